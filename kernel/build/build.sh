@@ -1,0 +1,22 @@
+#!/bin/bash
+# build.sh FLAVOUR: kernel image and modules, incremental, into the cache.
+. "$(dirname "$0")/common.sh"
+
+flavour=${1:?usage: build.sh plain|debug}
+src=$(linux_dir)
+obj=$(build_dir "$flavour")
+"$REPO/kernel/build/kconfig.sh" "$flavour"
+
+export CCACHE_DIR=${CCACHE_DIR:-$CACHE_TOP/ccache}
+export CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-6G}
+# Without these two the banner changes with every build, and so does every image.
+export KBUILD_BUILD_TIMESTAMP='2026-01-01' KBUILD_BUILD_USER=kpop KBUILD_BUILD_HOST=kpop
+cc=gcc
+command -v ccache >/dev/null && cc="ccache gcc"
+
+log=$obj/build.log
+if ! make -C "$src" O="$obj" CC="$cc" -j"$JOBS" bzImage modules >"$log" 2>&1; then
+	grep -E -B2 -A6 '(error|Error|undefined)' "$log" | tail -60 >&2
+	die "the $flavour kernel did not build; log: $log"
+fi
+grep -E 'warning:' "$log" >&2 || true
