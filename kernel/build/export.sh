@@ -15,17 +15,21 @@ state=$(cache_dir)/prepared.sha256
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Unchanged files are still the hard link to pristine, so inode numbers tell quickly what to look at.
-(cd "$pristine" && find . -type f -printf '%i %P\n' | sort -k2) >"$work/old"
-(cd "$src" && find . -type f ! -name '*.orig' ! -name '*.rej' ! -name '*~' ! -name '.*.sw?' -printf '%i %P\n' |
-	sort -k2) >"$work/new"
-comm -13 "$work/old" "$work/new" >/dev/null 2>&1 || true
-join -1 2 -2 2 -v 2 -o 2.2 "$work/old" "$work/new" >"$work/added"
-join -1 2 -2 2 "$work/old" "$work/new" | awk '$2 != $3 { print $1 }' >"$work/relinked"
+# The tree is a copy with times kept, so size and time tell quickly which files to compare. Paths with a blank are a few
+# board files that are nobody's business.
+list_tree() {
+	(cd "$1" && find . -type f ! -path '* *' ! -name '*.orig' ! -name '*.rej' ! -name '*~' ! -name '.*.sw?' \
+		-printf '%P %s:%T@\n' | LC_ALL=C sort -k1,1)
+}
+export LC_ALL=C
+list_tree "$pristine" >"$work/old"
+list_tree "$src" >"$work/new"
+join -v 2 -o 2.1 "$work/old" "$work/new" >"$work/added"
+join "$work/old" "$work/new" | awk '$2 != $3 { print $1 }' >"$work/touched"
 : >"$work/changed"
 while read -r f; do
 	cmp -s "$pristine/$f" "$src/$f" || echo "$f" >>"$work/changed"
-done <"$work/relinked"
+done <"$work/touched"
 
 # Overlay.
 while read -r f; do

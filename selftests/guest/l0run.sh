@@ -1,0 +1,64 @@
+# What L0 does with its job. The job comes by fw_cfg (or lies at /kpop/job of a rig without it), one line each:
+#   TEST name seconds command...     a test; exit status 0 pass, 4 skip (last line of output is the reason), else fail
+#   SHELL                            a shell on the console, with an L1 running
+# Verdicts go to the port kpop.verdict, output and files to kpop.data as "FILE name bytes" and the bytes.
+. /kpop/lib.sh
+
+VERDICT=/dev/virtio-ports/kpop.verdict
+DATA=/dev/virtio-ports/kpop.data
+job=/sys/firmware/qemu_fw_cfg/by_name/opt/kpop/job/raw
+[ -e $job ] || job=/kpop/job
+cp $job $RUN/job || { echo "kpop: no job"; exit 1; }
+[ -e $VERDICT ] || VERDICT=/dev/console
+[ -e $DATA ] || DATA=/dev/null
+
+verdict() { echo "$*" >$VERDICT; }
+send_file() { # FILE NAME
+	local n=$(stat -c %s $1)
+	{ echo "FILE $2 $n"; cat $1; } >$DATA
+}
+
+run_test() { # NAME SECONDS CMD...
+	local name=$1 limit=$(($2 * SLOW)) out=$RUN/test.out t0 status verdict reason
+	shift 2
+	verdict "START $name"
+	log_mark "start $name"
+	export KPOP_OUT=$RUN/out
+	rm -rf $KPOP_OUT
+	mkdir -p $KPOP_OUT
+	t0=$(cut -d. -f1 /proc/uptime)
+	setsid timeout -k 5 $limit "$@" </dev/null >$out 2>&1
+	status=$?
+	[ -s $out ] || echo "(no output)" >$out
+	reason=$(tail -1 $out | tr -d '\000-\010\013-\037' | cut -c1-200)
+	case $status in
+	0) verdict=PASS ;;
+	4) verdict=SKIP ;;
+	124 | 137 | 143) verdict=FAIL reason="status $status, time limit $limit s; last line: $reason" ;;
+	*) verdict=FAIL reason="status $status; $reason" ;;
+	esac
+	# What a failed test leaves behind must not meet the next one.
+	[ $verdict = FAIL ] && vm_kill_all
+	log_mark "end $name"
+	send_file $out tests/$name.log
+	for f in $KPOP_OUT/*; do
+		[ -f $f ] && send_file $f ${f##*/}
+	done
+	verdict "TEST $name $verdict $(($(cut -d. -f1 /proc/uptime) - t0)) $reason"
+}
+
+log_start 1
+log_start 2
+verdict "BOOT $(uname -r) $(cut -d. -f1 /proc/uptime)"
+while read -r word rest; do
+	case $word in
+	SLOW) SLOW=$rest; export KPOP_SLOW=$rest ;;
+	TEST) run_test $rest 3<&- ;;
+	SHELL)
+		l1_start && echo "L1 runs: l1 CMD runs a command in it; l1 'l2_start && l2 CMD' goes one deeper."
+		ENV=/kpop/lib.sh setsid -c sh -i </dev/console >/dev/console 2>&1
+		;;
+	esac
+done <$RUN/job
+vm_kill_all
+verdict DONE

@@ -1,0 +1,191 @@
+# Shell library of L0 and L1: start the VMs of the next level and run commands in them. Sourced by busybox sh.
+#
+#   vm_start [NAME=n] ... ; in L0: l1_start, l1 CMD, l1_stop, l1_pid; in L1: l2_start, l2 CMD, l2_stop, l2_pid.
+#
+# Variables that a caller may set before l1_start or l2_start:
+#   NAME     which VM (default l1, l2); several may run at once
+#   MEM SMP  MiB and vCPUs (1536 and 2 for L1, 512 and 2 for L2)
+#   KVMOPT   options for kvm.ko in an L1, "opt=val opt=val"
+#   CMDLINE  more kernel command line
+#   CPU      QEMU's -cpu (host)
+#   ACCEL    kvm
+#   BOOT_SECONDS  until the agent must answer
+# and for l1, l2: T=seconds until the command is killed (status 124).
+
+RUN=/run/kpop
+LEVEL=${KPOP_LEVEL:-0}
+NEXT=$((LEVEL + 1))
+SLOW=${KPOP_SLOW:-1}
+AGENT_PORTS=6
+
+say() { echo "$*" >&2; }
+skip() { echo "$*"; exit 4; }
+fail() { echo "FAIL: $*"; exit 1; }
+
+# Options that this kernel does not know are an error, except that a bare base has none of kpop's.
+kvm_load() {
+	local opts= o vendor=amd
+	grep -q GenuineIntel /proc/cpuinfo && vendor=intel
+	for o in "$@"; do
+		case $o in
+		nested=* | npt=* | ept=* | avic=*) vopts="$vopts $o" ;;
+		*) opts="$opts $o" ;;
+		esac
+	done
+	modprobe kvm $opts || { say "kvm.ko did not load with '$opts'"; return 1; }
+	modprobe kvm_$vendor $vopts || { say "kvm_$vendor did not load"; return 1; }
+}
+
+kvm_unload() {
+	modprobe -r kvm_amd 2>/dev/null
+	modprobe -r kvm_intel 2>/dev/null
+	modprobe -r kvm
+}
+
+kvm_reload() { kvm_unload && kvm_load "$@"; }
+
+# One process collects the consoles of the next level and sends them out, marked with the VM's name by the kernel's own
+# hostname; each level has one port for each level above it.
+log_start() {
+	[ -S $RUN/log$1.sock ] && return
+	vagent log $RUN/log$1.sock /dev/virtio-ports/kpop.log$1 </dev/null >/dev/null 2>&1 &
+	local i=0
+	while [ ! -S $RUN/log$1.sock ] && [ $i -lt 50 ]; do usleep 20000; i=$((i + 1)); done
+}
+
+# A line into the log of every level, so that what follows can be attributed.
+log_mark() {
+	echo "kpop-mark: $*" >/dev/kmsg
+	local n
+	for n in 1 2; do
+		[ -S $RUN/log$n.sock ] && vagent say $RUN/log$n.sock "kpop-mark: $*"
+	done
+}
+
+vm_pid() { cat $RUN/$1.pid 2>/dev/null; }
+vm_alive() { local p=$(vm_pid $1); [ -n "$p" ] && [ -d /proc/$p ] && ! grep -q '^State:.*Z' /proc/$p/status; }
+
+# vm_start NAME [QEMU ARGS]: returns when the agent answers.
+vm_start() {
+	local name=$1 i ports= logs cmdline mem smp
+	shift
+	vm_alive $name && { say "$name runs already"; return 1; }
+	case $NEXT in
+	1) mem=${MEM:-1536} smp=${SMP:-2} ;;
+	*) mem=${MEM:-512} smp=${SMP:-2} ;;
+	esac
+	log_start $NEXT
+	rm -f $RUN/$name.agent.*
+	i=0
+	while [ $i -lt $AGENT_PORTS ]; do
+		ports="$ports -chardev socket,id=a$i,path=$RUN/$name.agent.$i,server=on,wait=off"
+		ports="$ports -device virtserialport,chardev=a$i,name=kpop.agent.$i"
+		i=$((i + 1))
+	done
+	logs="-chardev socket,id=con,path=$RUN/log$NEXT.sock -serial chardev:con"
+	if [ $NEXT = 1 ]; then
+		log_start 2
+		logs="$logs -chardev socket,id=log2,path=$RUN/log2.sock -device virtserialport,chardev=log2,name=kpop.log2"
+	fi
+	cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=$NEXT kpop.name=$name mitigations=off"
+	cmdline="$cmdline panic=-1 hung_task_panic=0 rcupdate.rcu_cpu_stall_timeout=${STALL:-60} tsc=reliable quiet loglevel=6"
+	[ -n "$KVMOPT" ] && cmdline="$cmdline kpop.kvm=$(echo $KVMOPT | tr ' ' ,)"
+	qemu-system-x86_64 -name $name -machine ${MACHINE:-q35} -accel ${ACCEL:-kvm} -cpu ${CPU:-host} -smp $smp -m $mem \
+		-nodefaults -no-user-config -no-reboot -display none -L /usr/share/qemu \
+		-kernel /boot/bzImage -append "$cmdline $CMDLINE" \
+		-drive file=/dev/vda,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \
+		-device virtio-serial-pci,max_ports=16 $ports $logs "$@" </dev/null >$RUN/$name.qemu 2>&1 &
+	echo $! >$RUN/$name.pid
+	i=0
+	while [ ! -S $RUN/$name.agent.0 ]; do
+		vm_alive $name || break
+		usleep 50000
+		i=$((i + 1))
+		[ $i -lt 400 ] || break
+	done
+	if ! vagent run -t $((${BOOT_SECONDS:-90} * SLOW)) $RUN/$name.agent true; then
+		say "L$NEXT ($name) did not come up: its console is l$NEXT.log; QEMU said: $(tail -5 $RUN/$name.qemu)"
+		vm_kill $name
+		return 1
+	fi
+}
+
+vm_run() { # NAME CMD...
+	local name=$1
+	shift
+	vagent run -t $((${T:-120} * SLOW)) $RUN/$name.agent "export KPOP_SLOW=$SLOW; [ -e /kpop/lib.sh ] && . /kpop/lib.sh; $*"
+}
+
+vm_kill() {
+	local p=$(vm_pid $1)
+	[ -n "$p" ] || return 0
+	kill -9 $p 2>/dev/null
+	vm_gone $1
+}
+
+vm_gone() {
+	local i=0
+	while vm_alive $1; do
+		usleep 50000
+		i=$((i + 1))
+		[ $i -lt 600 ] || { say "QEMU of $1 does not end"; return 1; }
+	done
+	rm -f $RUN/$1.pid $RUN/$1.agent.* $RUN/$1.sig
+}
+
+# Power off from inside; what does not end within 20 seconds is killed, and that is a failure.
+vm_stop() {
+	local i=0 max=$((200 * SLOW))
+	vm_alive $1 || { vm_gone $1; return 0; }
+	T=10 vm_run $1 "(usleep 100000; poweroff -f) >/dev/null 2>&1 </dev/null &" 2>/dev/null
+	while vm_alive $1; do
+		usleep 100000
+		i=$((i + 1))
+		[ $i -lt $max ] || { say "$1 did not power off"; vm_kill $1; return 1; }
+	done
+	vm_gone $1
+}
+
+# Reuse a running VM that was started the same way, else start it anew.
+vm_need() {
+	local name=$1 sig
+	sig="$* mem=$MEM smp=$SMP kvm=$KVMOPT cmdline=$CMDLINE cpu=$CPU"
+	if vm_alive $name && [ "$(cat $RUN/$name.sig 2>/dev/null)" = "$sig" ] && T=20 vm_run $name true; then
+		return 0
+	fi
+	vm_kill $name
+	vm_start "$@" && echo "$sig" >$RUN/$name.sig
+}
+
+vm_kill_all() {
+	local f
+	for f in $RUN/*.pid; do
+		[ -e $f ] || continue
+		f=${f##*/}
+		vm_kill ${f%.pid}
+	done
+}
+
+l1_start() { vm_start ${NAME:-l1} "$@"; }
+l1_need() { vm_need ${NAME:-l1} "$@"; }
+l1() { vm_run ${NAME:-l1} "$@"; }
+l1_stop() { vm_stop ${NAME:-l1}; }
+l1_kill() { vm_kill ${NAME:-l1}; }
+l1_pid() { vm_pid ${NAME:-l1}; }
+l2_start() { vm_start ${NAME:-l2} "$@"; }
+l2_need() { vm_need ${NAME:-l2} "$@"; }
+l2() { vm_run ${NAME:-l2} "$@"; }
+l2_stop() { vm_stop ${NAME:-l2}; }
+l2_kill() { vm_kill ${NAME:-l2}; }
+l2_pid() { vm_pid ${NAME:-l2}; }
+
+# kvm_stat PID NAME: the sum of a counter over a VM's directory in debugfs, in this level.
+kvm_stat() {
+	local d sum=0 v
+	for d in /sys/kernel/debug/kvm/$1-*; do
+		[ -e $d/$2 ] || continue
+		v=$(cat $d/$2)
+		sum=$((sum + v))
+	done
+	echo $sum
+}

@@ -1,0 +1,86 @@
+#!/bin/bash
+# boot.sh FLAVOUR OUTDIR JOB SECONDS: boot L0 with a job (selftests/guest/l0run.sh) and wait for its DONE.
+#
+# In OUTDIR afterwards: verdict, data, l0.log, l1.log, l2.log, qemu.log, status (one word: done, timeout, died, stuck).
+# Environment: ACCEL=tcg|kvm, L0_MEM, L0_SMP, L0_CPU, L0_ACCEL (whole -accel value), L0_CMDLINE, STUCK (seconds without a
+# sign of life on any port or console until the run is given up), TERMINAL=1 (L0's console on the terminal).
+. "$(dirname "$0")/../../kernel/build/common.sh"
+
+flavour=$1 out=$2 job=$3 limit=$4
+accel=${L0_ACCEL:-}
+case "${ACCEL:-tcg}" in
+tcg) accel=${accel:-tcg,thread=multi} cpu=${L0_CPU:-max} ;;
+kvm)
+	accel=kvm cpu=${L0_CPU:-host}
+	[ -w /dev/kvm ] || die "ACCEL=kvm: /dev/kvm is not there or not writable"
+	grep -qs '^[Y1]' /sys/module/kvm_{amd,intel}/parameters/nested || die "ACCEL=kvm: this host's KVM has nesting off"
+	;;
+*) die "ACCEL is tcg or kvm, not '$ACCEL'" ;;
+esac
+kernel=$(build_dir "$flavour")/arch/x86/boot/bzImage
+image=$REPO/build/image/$flavour.img
+[ -s "$image" ] || die "no image $image: make build"
+
+mkdir -p "$out"
+cd "$out"
+rm -f verdict data l?.log status
+: >verdict; : >data; : >l0.log; : >l1.log; : >l2.log
+ports=()
+for p in verdict data log1 log2; do
+	f=$p
+	case $p in log?) f=l${p#log}.log ;; esac
+	ports+=(-chardev "file,id=$p,path=$f" -device "virtserialport,chardev=$p,name=kpop.$p")
+done
+serial=(-chardev "file,id=con,path=l0.log" -serial chardev:con)
+[ "${TERMINAL:-0}" = 0 ] || serial=(-chardev "stdio,id=con,signal=off,logfile=l0.log" -serial chardev:con)
+
+cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=0 mitigations=off panic=-1"
+cmdline+=" rcupdate.rcu_cpu_stall_timeout=60 kmemleak=off loglevel=6 tsc=reliable no_timer_check"
+qemu=(qemu-system-x86_64 -name kpop-l0 -machine q35 -accel "$accel" -cpu "$cpu" -smp "${L0_SMP:-2}" -m "${L0_MEM:-5G}"
+	-nodefaults -no-user-config -no-reboot -display none -kernel "$kernel" -append "$cmdline ${L0_CMDLINE:-}"
+	-drive "file=$image,format=raw,readonly=on,if=none,id=root" -device virtio-blk-pci,drive=root
+	-fw_cfg "name=opt/kpop/job,file=$job" -device virtio-serial-pci,max_ports=16 "${ports[@]}" "${serial[@]}")
+
+if [ "${TERMINAL:-0}" != 0 ]; then
+	"${qemu[@]}" && exit 0
+	exit 1
+fi
+
+"${qemu[@]}" </dev/null >qemu.log 2>&1 &
+pid=$!
+# Nothing that this script started may outlive it.
+trap 'kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+
+start=$SECONDS
+life=$SECONDS
+seen=
+shown=0
+status=
+while [ -z "$status" ]; do
+	if ! kill -0 $pid 2>/dev/null; then
+		status=died
+		grep -qx DONE verdict && status=done
+		break
+	fi
+	now=$(stat -c %s verdict data l?.log | tr '\n' ' ')
+	[ "$now" = "$seen" ] || { seen=$now; life=$SECONDS; }
+	if [ -n "${ON_VERDICT:-}" ]; then
+		while IFS= read -r line; do
+			shown=$((shown + 1))
+			"$ON_VERDICT" "$line"
+		done < <(tail -n +$((shown + 1)) verdict | grep -E '^(TEST|START|BOOT) ' || true)
+	fi
+	[ $((SECONDS - start)) -lt "$limit" ] || status=timeout
+	[ $((SECONDS - life)) -lt "${STUCK:-900}" ] || status=stuck
+	sleep 0.3
+done
+echo "$status" >status
+[ "$status" = done ] && exit 0
+
+# Which level stopped: the deepest one that had begun to talk, and where to read on.
+deepest=0
+for n in 1 2; do [ ! -s l$n.log ] || grep -qv '^kpop-mark' l$n.log && deepest=$n; done
+test=$(sed -n 's/^START //p' verdict | tail -1)
+note "L0 run: $status after $((SECONDS - start)) s; during test: ${test:-none}; deepest level that ran: L$deepest, log: $out/l$deepest.log"
+exit 1
