@@ -15,12 +15,13 @@
 
 #include "kpopctl.h"
 
-static int is_taken(const struct vm *vm)
+static int taken(const struct vm *vm)
 {
 	unsigned long long id = vm->info.vm_id;
 
-	fail(KIND_CONFLICT, "cannot attach a policy to VM %llu: %s (map %u) is attached", id,
-	     vm->info.policy, vm->info.map_id);
+	fail(KIND_CONFLICT, "cannot attach a policy to VM %llu: %s (map %u) is %s", id,
+	     vm->info.policy, vm->info.map_id,
+	     vm->info.state == KPOP_STATE_ATTACHED ? "attached" : "being attached");
 	return advise(KIND_CONFLICT, "replace it with kpopctl swap --vm-id %llu", id);
 }
 
@@ -28,7 +29,7 @@ static int is_taken(const struct vm *vm)
 static int wait_for_free(struct vm *vm, unsigned int timeout)
 {
 	uint64_t end = now_ms() + timeout * 1000ULL;
-	int kind = 0;
+	int kind = vm_refresh(vm);
 
 	while (!kind && vm->info.state == KPOP_STATE_DETACHING) {
 		if (now_ms() > end) {
@@ -39,8 +40,8 @@ static int wait_for_free(struct vm *vm, unsigned int timeout)
 		nap();
 		kind = vm_refresh(vm);
 	}
-	if (!kind && vm->info.state == KPOP_STATE_ATTACHED)
-		kind = is_taken(vm);
+	if (!kind && vm_is_taken(vm))
+		kind = taken(vm);
 	return kind;
 }
 
@@ -75,8 +76,8 @@ static int attach_failed(struct policy *p, struct vm *vm, int err)
 
 	switch (err) {
 	case EBUSY:
-		if (!vm_refresh(vm) && vm->info.state == KPOP_STATE_ATTACHED)
-			return is_taken(vm);
+		if (!vm_refresh(vm) && vm_is_taken(vm))
+			return taken(vm);
 		fail(KIND_CONFLICT, "cannot attach %s to VM %llu: the VM is busy with another policy",
 		     p->path, id);
 		return advise(KIND_CONFLICT, "look with kpopctl status --vm-id %llu", id);
@@ -86,9 +87,9 @@ static int attach_failed(struct policy *p, struct vm *vm, int err)
 		     p->path, id);
 		return advise(KIND_DEFUNCT, "kpopctl list shows every VM");
 	case EOPNOTSUPP:
-		fail(KIND_REFUSED, "cannot attach %s to VM %llu: KVM has no TDP MMU for this VM",
+		fail(KIND_REFUSED, "cannot attach %s to VM %llu: KVM has no KPOP for this VM",
 		     p->path, id);
-		return advise(KIND_REFUSED, "load kvm with tdp_mmu=Y and give the VM the default type");
+		return advise(KIND_REFUSED, "load kvm with kpop_host=Y and tdp_mmu=Y, and give the VM the default type");
 	default:
 		return policy_refused(p, err);
 	}
@@ -127,7 +128,7 @@ static int attach_locked(const struct args *args, struct policy *p, struct vm *v
 				   strerror(-err)), "look at that directory");
 	}
 
-	kind = policy_wait(p, vm, args->timeout);
+	kind = policy_wait(p, vm, bpf_link__fd(link), args->timeout);
 	if (kind == KIND_REFUSED) {
 		bpf_link_detach(bpf_link__fd(link));
 		pin_remove_link(vm->info.vm_id);
@@ -153,8 +154,8 @@ int cmd_attach(const struct args *args, struct json_object *out)
 	if (kind)
 		goto close;
 	/* Early, so that a VM that is taken costs no load. */
-	if (vm.info.state == KPOP_STATE_ATTACHED) {
-		kind = is_taken(&vm);
+	if (vm_is_taken(&vm)) {
+		kind = taken(&vm);
 		goto close_vm;
 	}
 

@@ -61,7 +61,7 @@ static int wait_until_gone(struct vm *vm, unsigned int timeout)
 
 	for (;;) {
 		kind = vm_refresh(vm);
-		if (kind || vm->info.state == KPOP_STATE_NONE)
+		if (kind || (vm->info.state == KPOP_STATE_NONE && !vm->info.link_id))
 			return kind;
 		if (now_ms() > end)
 			break;
@@ -123,7 +123,7 @@ static int detach_defunct(const struct args *args, struct json_object *out)
 		bool alive = false;
 
 		for (size_t j = 0; j < set.nr; j++)
-			alive |= set.vms[j].info.vm_id == pins[i];
+			alive |= !set.vms[j].no_kpop && set.vms[j].info.vm_id == pins[i];
 		if (!alive)
 			kind = detach_vm(args, &dead, append_object(array));
 	}

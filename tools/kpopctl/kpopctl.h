@@ -129,6 +129,7 @@ struct vm {
 	pid_t pid;		/* 0: no process seen */
 	int fd;			/* in that process */
 	int vm_fd;		/* ours; -1 when the VM is gone */
+	bool no_kpop;		/* KVM has no KPOP for it, nor an id */
 	char name[64];		/* QEMU's -name, or the program's */
 	struct kvm_kpop_info info;
 };
@@ -143,6 +144,7 @@ int vm_find_all(struct vm_set *set);
 void vm_set_free(struct vm_set *set);
 int vm_find(const struct args *args, bool dead_too, struct vm *vm);
 int vm_refresh(struct vm *vm);
+bool vm_is_taken(const struct vm *vm);
 void put_vm(struct json_object *o, const struct vm *vm);
 void nap(void);
 uint64_t now_ms(void);
@@ -183,7 +185,7 @@ struct policy {
 int policy_open(struct policy *p, const char *path);
 int policy_load(struct policy *p, int vm_fd, const char *pin_root);
 int policy_refused(struct policy *p, int err);
-int policy_wait(const struct policy *p, struct vm *vm, unsigned int timeout);
+int policy_wait(const struct policy *p, struct vm *vm, int link_fd, unsigned int timeout);
 void policy_close(struct policy *p);
 
 /* kernel_btf.c: what an attached policy map consists of */

@@ -11,7 +11,7 @@ static void put_row(struct json_object *array, const struct vm *vm)
 	const struct kvm_kpop_info *info = &vm->info;
 
 	put_vm(o, vm);
-	put_str(o, "state", state_name(info->state));
+	put_str(o, "state", vm->no_kpop ? "no-kpop" : state_name(info->state));
 	put_str(o, "policy", info->policy);
 	put_u64(o, "map_id", info->map_id);
 	put_u64(o, "link_id", info->link_id);
@@ -23,7 +23,7 @@ static void put_row(struct json_object *array, const struct vm *vm)
 static bool is_alive(const struct vm_set *set, uint64_t vm_id)
 {
 	for (size_t i = 0; i < set->nr; i++)
-		if (set->vms[i].info.vm_id == vm_id)
+		if (!set->vms[i].no_kpop && set->vms[i].info.vm_id == vm_id)
 			return true;
 	return false;
 }

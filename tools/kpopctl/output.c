@@ -26,7 +26,7 @@ static const struct {
 	[KIND_DEFUNCT]	 = { "defunct", "the VM is dead, or its link no longer holds a policy" },
 	[KIND_REFUSED]	 = { "refused", "not a policy, or refused by libbpf, the verifier or KVM" },
 	[KIND_RIGHTS]	 = { "rights", "not permitted" },
-	[KIND_NO_KPOP]	 = { "no-kpop", "this kernel has no KPOP" },
+	[KIND_NO_KPOP]	 = { "no-kpop", "this kernel, or KVM for this VM, has no KPOP" },
 	[KIND_CONFLICT]	 = { "conflict", "busy, or somebody else was faster" },
 	[KIND_AMBIGUOUS] = { "ambiguous", "more than one VM fits" },
 };

@@ -4,6 +4,7 @@
  * libbpf says while it works on it is kept, so that a failure can name the
  * line that decided; --debug passes all of it on.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -267,6 +268,18 @@ int policy_load(struct policy *p, int vm_fd, const char *pin_root)
 	return 0;
 }
 
+static bool good_name(const char *name)
+{
+	size_t len = strnlen(name, KPOP_NAME_LEN);
+
+	if (!len || len == KPOP_NAME_LEN)
+		return false;
+	while (len--)
+		if (!isalnum((unsigned char)name[len]) && !strchr("_.-", name[len]))
+			return false;
+	return true;
+}
+
 /*
  * KVM refused the policy as a whole, with no more than an errno.  Look for
  * the usual reasons, so that the message need not be a guess.
@@ -274,7 +287,7 @@ int policy_load(struct policy *p, int vm_fd, const char *pin_root)
 int policy_refused(struct policy *p, int err)
 {
 	static const char *const required[] = { "load", "map" };
-	const char *why = strerror(err);
+	const char *why = strerror(err), *name;
 	char text[80];
 
 	if (err == EPERM || err == EACCES)
@@ -288,17 +301,35 @@ int policy_refused(struct policy *p, int err)
 			why = text;
 		}
 	}
-	if (err == EINVAL && !p->name[0])
-		why = "it has no name";
+	name = ops_member(p, "name", KPOP_NAME_LEN);
+	if (err == EINVAL && (!name || !good_name(name)))
+		why = "its name is not 1 to 15 of A-Z a-z 0-9 _ . -";
 	return advise(fail(KIND_REFUSED, "cannot attach %s: KVM refuses the policy: %s", p->path,
 			   why), "compare it with kpop_base.bpf.c");
+}
+
+/* Somebody else may detach or swap while we wait; the link tells. */
+static int overtaken(const struct policy *p, const struct vm *vm, int link_fd)
+{
+	unsigned long long id = vm->info.vm_id;
+	struct link_state link;
+
+	if (link_read(link_fd, &link) || link.map_id == p->map_id)
+		return 0;
+	if (link.map_id)
+		fail(KIND_CONFLICT, "cannot see policy %s at work on VM %llu: somebody swapped map %u in for it",
+		     p->name, id, link.map_id);
+	else
+		fail(KIND_CONFLICT, "cannot see policy %s at work on VM %llu: somebody detached it",
+		     p->name, id);
+	return advise(KIND_CONFLICT, "look with kpopctl status --vm-id %llu", id);
 }
 
 /*
  * Wait until KVM says that the policy serves the VM, or why it does not.
  * @vm->info is from before the attach or swap.
  */
-int policy_wait(const struct policy *p, struct vm *vm, unsigned int timeout)
+int policy_wait(const struct policy *p, struct vm *vm, int link_fd, unsigned int timeout)
 {
 	uint64_t end = now_ms() + timeout * 1000ULL;
 	__u32 ejected = vm->info.last_ejection.count;
@@ -311,8 +342,7 @@ int policy_wait(const struct policy *p, struct vm *vm, unsigned int timeout)
 		kind = vm_refresh(vm);
 		if (kind)
 			return kind;
-		if (e->count != ejected &&
-		    (e->map_id == p->map_id || e->kind == KPOP_EJECT_INIT)) {
+		if (e->count != ejected && e->map_id == p->map_id) {
 			kind = fail(KIND_REFUSED, "cannot run policy %s on VM %llu: ejected: %s hook %s returned %lld: %s",
 				    p->name, id, eject_name(e->kind), hook_name(e->hook),
 				    (long long)e->value, e->text);
@@ -320,6 +350,9 @@ int policy_wait(const struct policy *p, struct vm *vm, unsigned int timeout)
 		}
 		if (vm->info.state == KPOP_STATE_ATTACHED && vm->info.map_id == p->map_id)
 			return 0;
+		kind = overtaken(p, vm, link_fd);
+		if (kind)
+			return kind;
 		if (now_ms() > end)
 			break;
 		nap();

@@ -39,6 +39,10 @@ static int open_link(const struct vm *vm, struct link_state *link)
 	unsigned long long id = vm->info.vm_id;
 	int err = pin_open_link(vm->info.vm_id, link);
 
+	if (!err && vm->info.link_id && link->link_id != vm->info.link_id) {
+		close(link->fd);
+		err = -ENOENT;
+	}
 	if (err == -ENOENT && vm->info.link_id) {
 		int fd = bpf_link_get_fd_by_id(vm->info.link_id);
 
@@ -133,7 +137,7 @@ static int swap_link(const struct args *args, struct policy *p, struct vm *vm,
 		if (err)
 			kind = update_failed(p, vm, link->map_id, -err);
 		else
-			kind = policy_wait(p, vm, args->timeout);
+			kind = policy_wait(p, vm, link->fd, args->timeout);
 	}
 	if (kind == KIND_REFUSED && vm->info.state == KPOP_STATE_ATTACHED)
 		advise(kind, "mend the policy; %s (map %u) goes on", vm->info.policy,

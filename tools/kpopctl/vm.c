@@ -65,9 +65,14 @@ static int add_vm(struct vm_set *set, pid_t pid, int fd, int vm_fd)
 	struct kvm_kpop_info info;
 	struct vm *vms, *vm;
 	int err = kpop_info(vm_fd, &info);
+	bool no_kpop = err == -EOPNOTSUPP;
 
+	if (no_kpop)
+		err = 0;
+	/* Without KPOP there is no id; such a process is shown once. */
 	for (size_t i = 0; !err && i < set->nr; i++)
-		if (set->vms[i].info.vm_id == info.vm_id)
+		if (set->vms[i].info.vm_id == info.vm_id &&
+		    (!no_kpop || set->vms[i].pid == pid))
 			err = -EEXIST;
 	if (!err) {
 		vms = reallocarray(set->vms, set->nr + 1, sizeof(*vms));
@@ -82,7 +87,8 @@ static int add_vm(struct vm_set *set, pid_t pid, int fd, int vm_fd)
 	}
 
 	vm = &set->vms[set->nr++];
-	*vm = (struct vm){ .pid = pid, .fd = fd, .vm_fd = vm_fd, .info = info };
+	*vm = (struct vm){ .pid = pid, .fd = fd, .vm_fd = vm_fd, .no_kpop = no_kpop,
+		.info = info };
 	process_name(pid, vm->name, sizeof(vm->name));
 	return 0;
 }
@@ -248,7 +254,7 @@ static int find_by_id(struct vm_set *set, const struct args *args, bool dead_too
 	for (size_t i = 0; i < set->nr; i++) {
 		struct vm keep = set->vms[i];
 
-		if (keep.info.vm_id != args->vm_id)
+		if (keep.no_kpop || keep.info.vm_id != args->vm_id)
 			continue;
 		set->vms[i] = set->vms[--set->nr];
 		vm_set_free(set);
@@ -310,12 +316,23 @@ int vm_find(const struct args *args, bool dead_too, struct vm *vm)
 		kind = fail(KIND_AMBIGUOUS, "cannot choose one of %zu VMs: %s", set.nr, ids);
 		advise(kind, "give --vm-id, or --pid with --fd");
 	}
+	if (!kind && set.nr && set.vms[0].no_kpop) {
+		kind = fail(KIND_NO_KPOP, "cannot use the VM of process %d (%s): KVM has no KPOP for it",
+			    set.vms[0].pid, set.vms[0].name);
+		advise(kind, "load kvm with kpop_host=Y and tdp_mmu=Y, and give the VM the default type");
+	}
 	if (!kind && set.nr) {
 		*vm = set.vms[0];
 		set.nr = 0;
 	}
 	vm_set_free(&set);
 	return kind;
+}
+
+/* Has it a policy, or is one being attached: its init still runs then. */
+bool vm_is_taken(const struct vm *vm)
+{
+	return vm->info.state == KPOP_STATE_ATTACHED || vm->info.link_id;
 }
 
 int vm_refresh(struct vm *vm)
