@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The controller's door: KVM_KPOP on /dev/kvm. */
+#include "kpop_test.h"
+
+int kpop_ctl(int vm_fd, u32 op, u64 arg, void *data, u32 *len)
+{
+	struct kvm_kpop_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = op,
+		.vm_fd = vm_fd,
+		.arg = arg,
+		.data = (u64)data,
+		.data_len = len ? *len : 0,
+	};
+	int fd = open(KVM_DEV_PATH, O_RDWR | O_CLOEXEC);
+	int r, e;
+
+	TEST_ASSERT(fd >= 0, "cannot open " KVM_DEV_PATH);
+	r = ioctl(fd, KVM_KPOP, &cmd);
+	e = errno;
+	close(fd);
+	if (len)
+		*len = cmd.data_len;
+	errno = e;
+	return r;
+}
+
+void kpop_info(struct tvm *t, struct kvm_kpop_info *info)
+{
+	u32 len = sizeof(*info);
+	int r;
+
+	memset(info, 0, sizeof(*info));
+	r = kpop_ctl(t->vm->fd, KVM_KPOP_OP_INFO, 0, info, &len);
+	if (r && (errno == ENOTTY || errno == EINVAL))
+		kst_skip("this kernel's KVM has no KPOP (KVM_KPOP: %s)", strerror(errno));
+	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_KPOP, r));
+}
+
+int kpop_spaces(struct tvm *t, struct kvm_kpop_space_info *to, int max)
+{
+	u32 len = max * sizeof(*to);
+	int r = kpop_ctl(t->vm->fd, KVM_KPOP_OP_SPACES, 0, to, &len);
+
+	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_KPOP, r));
+	return len / sizeof(*to);
+}
+
+static u32 kpop_state_of(int vm_fd)
+{
+	struct kvm_kpop_info info = {};
+	u32 len = sizeof(info);
+
+	if (kpop_ctl(vm_fd, KVM_KPOP_OP_INFO, 0, &info, &len))
+		return -1;
+	return info.state;
+}
+
+bool kpop_wait_state(int vm_fd, u32 state)
+{
+	return kst_wait(kpop_state_of(vm_fd) == state, 30000);
+}
+
+void kpop_set_cap(struct tvm *t, u64 bytes)
+{
+	int r = kpop_ctl(t->vm->fd, KVM_KPOP_OP_SET_CAP, bytes, NULL, NULL);
+
+	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_KPOP, r));
+}
