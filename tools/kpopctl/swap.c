@@ -102,6 +102,22 @@ static int fill_map(struct policy *p)
 	return fail(KIND_INTERNAL, "cannot swap in %s: KVM made a link without a VM", p->path);
 }
 
+/*
+ * The new policy's init failed: KVM goes on with the old one, but the link
+ * names the new map already.  An update to what runs brings them together.
+ */
+static void restore_link(struct policy *p, const struct vm *vm, int link_fd)
+{
+	LIBBPF_OPTS(bpf_link_update_opts, opts, .flags = BPF_F_REPLACE,
+		    .old_map_fd = bpf_map__fd(p->map));
+	int running = bpf_map_get_fd_by_id(vm->info.map_id);
+
+	if (running < 0)
+		return;
+	bpf_link_update(link_fd, running, &opts);
+	close(running);
+}
+
 static int swap_link(const struct args *args, struct policy *p, struct vm *vm,
 		     const struct link_state *link)
 {
@@ -139,9 +155,11 @@ static int swap_link(const struct args *args, struct policy *p, struct vm *vm,
 		else
 			kind = policy_wait(p, vm, link->fd, args->timeout);
 	}
-	if (kind == KIND_REFUSED && vm->info.state == KPOP_STATE_ATTACHED)
+	if (kind == KIND_REFUSED && vm->info.state == KPOP_STATE_ATTACHED) {
+		restore_link(p, vm, link->fd);
 		advise(kind, "mend the policy; %s (map %u) goes on", vm->info.policy,
 		       vm->info.map_id);
+	}
 	close(old_fd);
 	return kind;
 }

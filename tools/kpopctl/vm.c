@@ -349,6 +349,8 @@ int vm_refresh(struct vm *vm)
 void put_vm(struct json_object *o, const struct vm *vm)
 {
 	put_u64(o, "vm_id", vm->info.vm_id);
+	if (vm->vm_fd < 0)
+		return;
 	put_u64(o, "pid", vm->pid);
 	put_u64(o, "fd", vm->fd);
 	put_str(o, "name", vm->name);
