@@ -24,12 +24,14 @@ static int no_policy(const struct vm *vm)
 	return advise(KIND_DEFUNCT, "run kpopctl attach --vm-id %llu; status tells of ejections", id);
 }
 
-static int was_swapped(const struct vm *vm, uint32_t expected)
+static int was_swapped(const struct vm *vm, int link_fd, uint32_t expected)
 {
 	unsigned long long id = vm->info.vm_id;
+	struct link_state now = {};
 
-	fail(KIND_CONFLICT, "cannot swap the policy of VM %llu: it is no longer map %u, somebody swapped first",
-	     id, expected);
+	link_read(link_fd, &now);
+	fail(KIND_CONFLICT, "cannot swap the policy of VM %llu: expected map %u, found map %u, somebody was faster",
+	     id, expected, now.map_id);
 	return advise(KIND_CONFLICT, "look with kpopctl status --vm-id %llu, then swap again", id);
 }
 
@@ -61,11 +63,11 @@ static int open_link(const struct vm *vm, struct link_state *link)
 			   strerror(-err)), "run kpopctl detach --vm-id %llu", id);
 }
 
-static int update_failed(struct policy *p, const struct vm *vm, uint32_t old_map, int err)
+static int update_failed(struct policy *p, const struct vm *vm, const struct link_state *link,
+			 int err)
 {
 	unsigned long long id = vm->info.vm_id;
 	struct link_state now = {};
-	int fd;
 
 	switch (err) {
 	case ENOLINK:
@@ -74,12 +76,9 @@ static int update_failed(struct policy *p, const struct vm *vm, uint32_t old_map
 	case EPERM:
 	case EINVAL:
 		/* Either may also be KVM's own refusal: look at what is so. */
-		fd = pin_open_link(vm->info.vm_id, &now) ? -1 : now.fd;
-		if (fd >= 0)
-			close(fd);
-		if (now.map_id != old_map || err == EPERM)
-			return was_swapped(vm, old_map);
-		return policy_refused(p, err);
+		if (!link_read(link->fd, &now) && now.map_id == link->map_id)
+			return policy_refused(p, err);
+		return was_swapped(vm, link->fd, link->map_id);
 	case EBUSY:
 		fail(KIND_CONFLICT, "cannot swap the policy of VM %llu: another swap is under way", id);
 		return advise(KIND_CONFLICT, "swap again when it is done");
@@ -131,7 +130,7 @@ static int swap_link(const struct args *args, struct policy *p, struct vm *vm,
 	 */
 	if (args->expect_map && args->expect_map != link->map_id &&
 	    args->expect_map != vm->info.map_id)
-		return was_swapped(vm, args->expect_map);
+		return was_swapped(vm, link->fd, args->expect_map);
 
 	pin_dir(path, sizeof(path), vm->info.vm_id);
 	kind = policy_load(p, -1, path);
@@ -142,7 +141,7 @@ static int swap_link(const struct args *args, struct policy *p, struct vm *vm,
 
 	old_fd = bpf_map_get_fd_by_id(link->map_id);
 	if (old_fd < 0)
-		return errno == ENOENT ? was_swapped(vm, link->map_id) :
+		return errno == ENOENT ? was_swapped(vm, link->fd, link->map_id) :
 			fail(KIND_INTERNAL, "cannot open map %u: %m", link->map_id);
 
 	/* The record of ejections from just before, for policy_wait(). */
@@ -151,7 +150,7 @@ static int swap_link(const struct args *args, struct policy *p, struct vm *vm,
 		opts.old_map_fd = old_fd;
 		err = bpf_link_update(link->fd, bpf_map__fd(p->map), &opts);
 		if (err)
-			kind = update_failed(p, vm, link->map_id, -err);
+			kind = update_failed(p, vm, link, -err);
 		else
 			kind = policy_wait(p, vm, link->fd, args->timeout);
 	}
