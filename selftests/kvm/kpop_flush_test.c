@@ -21,24 +21,6 @@
 enum { PH_READY, PH_DONE, PH_HOLD };
 enum { P_ROUNDS, P_BAD_ENTRY };
 
-/* Long enough for another vCPU to count on, if it still could. */
-static void dwell(void)
-{
-	int i;
-
-	for (i = 0; i < 300; i++)
-		asm volatile("" ::: "memory");
-}
-
-/* Page @i of the pool must not change any more.  L2 never stops counting. */
-static bool still(u64 i)
-{
-	u64 v = *pool_ptr(i);
-
-	dwell();
-	return *pool_ptr(i) == v;
-}
-
 static bool moves(u64 i)
 {
 	u64 v = *pool_ptr(i);
@@ -70,54 +52,51 @@ static long take_away(enum way w, u64 from, u64 to)
 }
 
 /*
- * PH_HOLD keeps vCPU 1 from asking again and again while P is away, which
- * would only slow the rounds down.
+ * The old page is looked at when the call returned, and again when L2 is seen
+ * to write to the new one: if vCPU 1 ran at all in between with what it had in
+ * its TLB, the old page has changed.  PH_HOLD keeps vCPU 1 from asking again
+ * and again while P is away, which would only slow the rounds down.
  */
 static void rounds(struct l1_shared *sh, enum way w)
 {
 	u64 stale = 0, stuck = 0, failed = 0, i;
 
-	for (i = 0; i < sh->param[P_ROUNDS] && !stuck && !stale; i++) {
-		u64 from = i & 1, to = !from;
+	for (i = 0; i < sh->param[P_ROUNDS] && !stuck; i++) {
+		u64 from = i & 1, to = !from, seen;
 
-		/* vCPU 1 has P in its TLB: it writes there now. */
+		/* The other end of the round before: vCPU 1 has P in its TLB. */
 		stuck += !moves(from);
 		sh->phase[PH_HOLD] = w == UNMAP || w == PROTECT;
 		failed += take_away(w, from, to) != 1;
-		stale += !still(from);
+		seen = *pool_ptr(from);
 		if (w == UNMAP || w == PROTECT) {
 			failed += kpop_map(TOKEN, KPOP_MAP_RWX, P_L2, pool_gfn(to), 1) != 1;
 			sh->phase[PH_HOLD] = 0;
 		}
+		stuck += !moves(to);
+		stale += *pool_ptr(from) != seen;
 	}
 	G_EXPECT(failed, 0, "calls that failed");
 	G_EXPECT(stuck, 0, "rounds in which L2 stood still");
-	G_CHECK(!stale, "%s: the old page is still after it, %lu of %lu rounds",
-		way_name(w), i - stale, sh->param[P_ROUNDS]);
-	/* An even count leaves P at page 0 for the next way; so does this. */
+	G_CHECK(!stale, "%s: %lu of %lu rounds in which L2 wrote to the old page after it",
+		way_name(w), stale, i);
+	/* Each way begins at page 0. */
 	kpop_map(TOKEN, KPOP_MAP_RWX, P_L2, pool_gfn(0), 1);
 }
 
-/* One instruction less than it takes: the entry changes, nobody flushes. */
-static void bad_rounds(struct l1_shared *sh)
+/* One flush less than it takes: L1 changes the entry and that is all. */
+static void bad_round(struct l1_shared *sh)
 {
 	volatile u64 *entry = (void *)sh->param[P_BAD_ENTRY];
-	u64 stale = 0, i;
+	u64 seen;
 
-	for (i = 0; i < sh->param[P_ROUNDS]; i++) {
-		u64 from = i & 1;
-
-		if (!moves(from))
-			break;
-		*entry ^= pool_gfn(0) * KST_PAGE ^ pool_gfn(1) * KST_PAGE;
-		if (still(from))
-			continue;
-		stale++;
-		/* No exit tells vCPU 1 either: wait for one of the host's own. */
-		if (!spin_until(still(from)))
-			break;
-	}
-	G_CHECK(!stale, "no flush: L2 wrote to the old page in %lu of %lu rounds", stale, i);
+	G_CHECK(moves(0), "L2 counts in the first page");
+	*entry ^= pool_gfn(0) * KST_PAGE ^ pool_gfn(1) * KST_PAGE;
+	seen = *pool_ptr(0);
+	/* Either may come first, the stale write or the good one. */
+	spin_until(*pool_ptr(0) != seen || *pool_ptr(1));
+	G_CHECK(*pool_ptr(0) == seen, "no flush: L2 wrote to the old page %lu times",
+		*pool_ptr(0) - seen);
 }
 
 static void l1_main(u64 cpu, struct l1_shared *sh)
@@ -127,7 +106,7 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 	l1_virt_on(sh->l2[0]);
 	if (sh->param[P_BAD_ENTRY]) {
 		sh->phase[PH_READY] = 1;
-		bad_rounds(sh);
+		bad_round(sh);
 		sh->stop = 1;
 		GUEST_DONE();
 	}

@@ -192,6 +192,7 @@ struct tvm_opts {
 	u64 tokens;			/* default 512 */
 	enum vm_mem_backing_src_type pool_src;
 	tvm_sync_fn sync;
+	void (*mmio)(struct tvm *t, struct kvm_run *run);	/* NULL: no MMIO may be */
 	bool efault_ok;			/* KVM_RUN may say EFAULT: run again */
 };
 
@@ -235,6 +236,7 @@ void tvm_run(struct tvm *t);
 void tvm_free(struct tvm *t);
 void tvm_cpu_loop(struct tvm *t, int cpu);
 volatile u64 *tvm_pool(struct tvm *t, u64 page);
+struct l2 *tvm_l2(struct tvm *t, int i);
 void *tvm_gpa(struct tvm *t, u64 gpa);
 u64 vcpu_stat(struct kvm_vcpu *vcpu, const char *name);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The VMM of the tests: an L1 VM with room for L2s, its vCPU threads, checks. */
+#include <sched.h>
 #include <signal.h>
 #include <time.h>
 
@@ -207,6 +208,12 @@ void *tvm_gpa(struct tvm *t, u64 gpa)
 	return addr_gpa2hva(t->vm, gpa);
 }
 
+/* The host's view of an L2's page. */
+struct l2 *tvm_l2(struct tvm *t, int i)
+{
+	return addr_gva2hva(t->vm, (vm_vaddr_t)t->sh->l2[i]);
+}
+
 /* ---- vCPU threads ---- */
 
 static void tvm_print(struct ucall *uc)
@@ -250,6 +257,10 @@ void tvm_cpu_loop(struct tvm *t, int cpu)
 			continue;
 		}
 		TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_RUN, r));
+		if (t->o.mmio && t->vcpus[cpu]->run->exit_reason == KVM_EXIT_MMIO) {
+			t->o.mmio(t, t->vcpus[cpu]->run);
+			continue;
+		}
 		switch (get_ucall(t->vcpus[cpu], &uc)) {
 		case UCALL_SYNC:
 			t->o.sync(t, cpu, uc.args);
@@ -274,11 +285,26 @@ struct tvm_thread {
 	int cpu;
 };
 
+/*
+ * Each vCPU on a CPU of its own from the start: the scheduler may take long to
+ * part two threads, and what is tested is what happens while both run.
+ */
+static void tvm_pin(int cpu)
+{
+	int n = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu % n, &set);
+	pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
 static void *tvm_thread(void *arg)
 {
 	struct tvm_thread a = *(struct tvm_thread *)arg;
 
 	free(arg);
+	tvm_pin(a.cpu);
 	tvm_cpu_loop(a.t, a.cpu);
 	return NULL;
 }
