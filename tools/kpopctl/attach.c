@@ -150,7 +150,9 @@ int cmd_attach(const struct args *args, struct json_object *out)
 	kind = policy_open(&p, args->word);
 	if (kind)
 		return kind;
-	kind = vm_find(args, false, &vm);
+	kind = policy_set_knobs(&p, args);
+	if (!kind)
+		kind = vm_find(args, false, &vm);
 	if (kind)
 		goto close;
 	/* Early, so that a VM that is taken costs no load. */

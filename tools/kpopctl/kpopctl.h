@@ -37,6 +37,9 @@ enum kind {
 #define TAKES_EXPECT	(1u << 3)
 #define TAKES_SET	(1u << 4)
 #define TAKES_DEFUNCT	(1u << 5)
+#define TAKES_KNOB	(1u << 6)
+
+#define MAX_KNOBS	32
 
 struct args {
 	bool json;
@@ -53,6 +56,8 @@ struct args {
 	uint64_t cap;
 	int only;		/* -1: leave as it is */
 	bool defunct;
+	const char *knobs[MAX_KNOBS];
+	unsigned int nr_knobs;
 	const char *word;	/* the positional argument */
 };
 
@@ -187,6 +192,9 @@ int policy_load(struct policy *p, int vm_fd, const char *pin_root);
 int policy_refused(struct policy *p, int err);
 int policy_wait(const struct policy *p, struct vm *vm, int link_fd, unsigned int timeout);
 void policy_close(struct policy *p);
+
+/* knob.c */
+int policy_set_knobs(const struct policy *p, const struct args *args);
 
 /* kernel_btf.c: what an attached policy map consists of */
 int put_programs(struct json_object *array, uint32_t map_id);

@@ -21,6 +21,7 @@ enum {
 	OPT_CAP,
 	OPT_ONLY,
 	OPT_DEFUNCT,
+	OPT_KNOB,
 };
 
 static const struct option_row {
@@ -35,6 +36,7 @@ static const struct option_row {
 	{ OPT_VM_ID, "vm-id", "ID", TAKES_VM, "the VM with this id, as list shows it" },
 	{ OPT_FD, "fd", "FD", TAKES_VM, "of several VMs of a process, the one behind its descriptor FD" },
 	{ OPT_EXPECT, "expect-map", "ID", TAKES_EXPECT, "swap only if the policy attached is map ID" },
+	{ OPT_KNOB, "knob", "NAME=NUMBER", TAKES_KNOB, "set a const volatile integer of the policy; may be given again" },
 	{ OPT_TIMEOUT, "timeout", "SECONDS", TAKES_TIMEOUT, "how long to wait for the kernel to finish (30)" },
 	{ OPT_CAP, "cap", "BYTES", TAKES_SET, "cap on KPOP memory, with K, M or G; 0 is the default" },
 	{ OPT_ONLY, "kpop-only", "on|off", TAKES_SET, "on: no legacy nested paging for this VM" },
@@ -118,6 +120,11 @@ static bool set_option(int key, const char *value, struct args *args)
 	case OPT_ONLY:
 		args->only = !strcmp(value, "on") ? 1 : !strcmp(value, "off") ? 0 : -1;
 		return args->only >= 0;
+	case OPT_KNOB:
+		if (args->nr_knobs == MAX_KNOBS)
+			return false;
+		args->knobs[args->nr_knobs++] = value;
+		return true;
 	case OPT_DEFUNCT:
 		args->defunct = true;
 		return true;

@@ -174,7 +174,9 @@ int cmd_swap(const struct args *args, struct json_object *out)
 	kind = policy_open(&p, args->word);
 	if (kind)
 		return kind;
-	kind = vm_find(args, false, &vm);
+	kind = policy_set_knobs(&p, args);
+	if (!kind)
+		kind = vm_find(args, false, &vm);
 	if (kind)
 		goto close;
 	kind = open_link(&vm, &link);

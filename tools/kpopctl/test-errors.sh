@@ -84,6 +84,7 @@ END
 
 bpf policy.bpf.o <<END || exit 1
 $ops
+const volatile unsigned char fast = 1;
 struct kpop_ops p __attribute__((section(".struct_ops.link"))) = { .name = "policy" };
 char _license[] __attribute__((section("license"))) = "GPL";
 END
@@ -107,6 +108,11 @@ expect "nothing to set" 2 usage "nothing to set" "$ctl" set --pid 1
 expect "detach one and all" 2 usage "at once" "$ctl" detach --defunct --pid 1
 expect "help of no command" 2 usage "no such command" "$ctl" help atach
 expect "no such object" 2 usage "No such file" "$ctl" attach "$tmp/none.o" --pid 1
+
+expect "knob without number" 2 usage "not NAME=NUMBER" "$ctl" attach "$tmp/policy.bpf.o" --pid 1 --knob fast
+expect "no such knob" 2 usage "no such knob" "$ctl" attach "$tmp/policy.bpf.o" --pid 1 --knob slow=1
+expect "knob too large" 2 usage "fits" "$ctl" swap "$tmp/policy.bpf.o" --pid 1 --knob fast=256
+expect "knob not unsigned" 2 usage "fits" "$ctl" swap "$tmp/policy.bpf.o" --pid 1 --knob fast=-1
 
 expect "no BPF object" 5 refused "as a policy" "$ctl" attach "$tmp/text.o" --pid 1
 expect "object without struct_ops" 5 refused "no struct kpop_ops" "$ctl" attach "$tmp/map.bpf.o" --pid 1
