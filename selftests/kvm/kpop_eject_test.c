@@ -48,10 +48,10 @@ static const struct chaos_case {
 	{ "map asks for a page too many", { { CHAOS_BAD_RANGE, 1 } }, BY_MAP,
 	  KPOP_EJECT_VALUE, KPOP_EJECT_VALUE, KPOP_HOOK_MAP },
 	{ "map spins",
-	  { { CHAOS_SPIN, 20 }, { CHAOS_SPIN_HOOK, KPOP_HOOK_MAP + 1 } }, BY_MAP,
+	  { { CHAOS_SPIN, 8 }, { CHAOS_SPIN_HOOK, KPOP_HOOK_MAP + 1 } }, BY_MAP,
 	  KPOP_EJECT_STALL, KPOP_EJECT_STALL, KPOP_HOOK_MAP },
 	{ "fault spins",
-	  { { CHAOS_SPIN, 20 }, { CHAOS_SPIN_HOOK, KPOP_HOOK_FAULT + 1 } }, BY_FAULT,
+	  { { CHAOS_SPIN, 8 }, { CHAOS_SPIN_HOOK, KPOP_HOOK_FAULT + 1 } }, BY_FAULT,
 	  KPOP_EJECT_STALL, KPOP_EJECT_STALL, KPOP_HOOK_FAULT },
 };
 
