@@ -5,6 +5,10 @@
 flavour=${1:?usage: build.sh plain|debug}
 src=$(linux_dir)
 obj=$(build_dir "$flavour")
+mkdir -p "$obj"
+# Two makes in one object directory destroy it, and an image made meanwhile mixes two kernels.
+exec 9>"$obj/.kpop-lock"
+flock 9
 "$REPO/kernel/build/kconfig.sh" "$flavour"
 
 export CCACHE_DIR=${CCACHE_DIR:-$CACHE_TOP/ccache}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef __KVM_X86_MMU_KPOP_GUEST_H
+#define __KVM_X86_MMU_KPOP_GUEST_H
+
+/*
+ * The calls by which the rest of KVM x86 reaches KPOP's L1 side: this KVM is
+ * itself a guest and L0 keeps its guests' page tables.  With CONFIG_KVM_KPOP=n
+ * all of them are stubs, so that no caller has an #ifdef.  See kpop_guest.c.
+ */
+
+#include <linux/kvm_host.h>
+#include <asm/kvm_kpop.h>
+
+struct kvm_page_fault;
+
+/*
+ * States of an L2 VM on KPOP:
+ *
+ *   (no kpop_guest)      never on KPOP: L0 did not offer it at VM creation
+ *   ON --> FALLBACK      cmpxchg, any lock: L0 refused; no LOAD or MAP follows
+ *   FALLBACK --> OFF     slots_lock, mmu_lock for write: every token is
+ *                        unloaded; roots allocated from now on are real ones
+ */
+enum kpop_guest_state {
+	KPOP_GUEST_ON,
+	KPOP_GUEST_FALLBACK,
+	KPOP_GUEST_OFF,
+};
+
+/**
+ * struct kpop_guest_vm - an L2 VM whose page tables L0 keeps
+ * @state: enum kpop_guest_state
+ * @kvm_id: this VM's number in hypercalls, unique in this L1
+ * @gfn_limit: L0 takes L2 gfns below this one
+ * @epoch: bumped when bindings of holders may be void; a vCPU whose binding
+ *	is of another epoch sends LOAD again
+ * @fallback: moves the VM to its own page tables, outside kvm->srcu
+ */
+struct kpop_guest_vm {
+	struct kvm *kvm;
+	int state;
+	u32 kvm_id;
+	u64 gfn_limit;
+	atomic64_t epoch;
+	struct work_struct fallback;
+};
+
+#ifdef CONFIG_KVM_KPOP
+/*
+ * True while every direct root of @kvm is a token and no SPTE exists below
+ * one.  Becomes false only under mmu_lock held for write.
+ */
+static inline bool kpop_guest_on(struct kvm *kvm)
+{
+	struct kpop_guest_vm *kg = kvm->arch.kpop_guest;
+
+	return unlikely(kg) && READ_ONCE(kg->state) != KPOP_GUEST_OFF;
+}
+
+bool kpop_guest_available(void);
+void kpop_guest_module_init(void);
+void kpop_guest_init_vm(struct kvm *kvm);
+void kpop_guest_pre_destroy_vm(struct kvm *kvm);
+void kpop_guest_uninit_vm(struct kvm *kvm);
+int kpop_guest_alloc_slot(struct kvm *kvm, struct kvm_memory_slot *slot);
+void kpop_guest_free_slot(struct kvm *kvm, struct kvm_memory_slot *slot);
+
+void kpop_guest_init_root(struct kvm *kvm, struct kvm_mmu_page *root);
+bool kpop_guest_zap_root(struct kvm *kvm, struct kvm_mmu_page *root, bool shared);
+void __kpop_guest_load(struct kvm_vcpu *vcpu);
+void kpop_guest_unload_nested(struct kvm_vcpu *vcpu);
+void kpop_guest_destroy_vcpu(struct kvm_vcpu *vcpu);
+void kpop_guest_service(struct kvm_vcpu *vcpu);
+int kpop_guest_refresh_root(struct kvm_vcpu *vcpu);
+
+bool kpop_guest_root_is_token(struct kvm_vcpu *vcpu);
+bool kpop_guest_mmio_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
+int kpop_guest_map(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
+
+bool kpop_guest_unmap_gfn_range(struct kvm *kvm, struct kvm_gfn_range *range,
+				bool flush);
+bool kpop_guest_zap_leafs(struct kvm *kvm, gfn_t start, gfn_t end, bool flush);
+void kpop_guest_zap_all(struct kvm *kvm);
+bool kpop_guest_age_gfn_range(struct kvm *kvm, struct kvm_gfn_range *range,
+			      bool test_only);
+void kpop_guest_wrprot_slot(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			    int min_level);
+void kpop_guest_wrprot_pt_masked(struct kvm *kvm,
+				 const struct kvm_memory_slot *slot,
+				 gfn_t gfn, unsigned long mask);
+void kpop_guest_write_protect_gfn(struct kvm *kvm,
+				  const struct kvm_memory_slot *slot, gfn_t gfn,
+				  int min_level);
+void kpop_guest_zap_collapsible(struct kvm *kvm,
+				const struct kvm_memory_slot *slot);
+
+/* Between the kpop_guest*.c files. */
+static inline u64 kpop_guest_as_id(int as_id)
+{
+	return (u64)as_id << KPOP_AS_ID_SHIFT;
+}
+
+struct kvm_mmu_page *kpop_guest_token(struct kvm_vcpu *vcpu);
+bool kpop_guest_bound(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
+int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
+void kpop_guest_fail(struct kvm *kvm, long why);
+bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
+		    int level);
+
+/* Bind the current VMCB / VMCS to its token, if there is one; may take mmu_lock. */
+static inline void kpop_guest_load(struct kvm_vcpu *vcpu)
+{
+	if (kpop_guest_on(vcpu->kvm))
+		__kpop_guest_load(vcpu);
+}
+#else
+static inline bool kpop_guest_on(struct kvm *kvm) { return false; }
+static inline bool kpop_guest_available(void) { return false; }
+static inline void kpop_guest_module_init(void) { }
+static inline void kpop_guest_init_vm(struct kvm *kvm) { }
+static inline void kpop_guest_pre_destroy_vm(struct kvm *kvm) { }
+static inline void kpop_guest_uninit_vm(struct kvm *kvm) { }
+static inline int kpop_guest_alloc_slot(struct kvm *kvm,
+					struct kvm_memory_slot *slot)
+{
+	return 0;
+}
+
+static inline void kpop_guest_free_slot(struct kvm *kvm,
+					struct kvm_memory_slot *slot) { }
+static inline void kpop_guest_init_root(struct kvm *kvm,
+					struct kvm_mmu_page *root) { }
+static inline bool kpop_guest_zap_root(struct kvm *kvm,
+				       struct kvm_mmu_page *root, bool shared)
+{
+	return false;
+}
+
+static inline void kpop_guest_unload_nested(struct kvm_vcpu *vcpu) { }
+static inline void kpop_guest_destroy_vcpu(struct kvm_vcpu *vcpu) { }
+static inline void kpop_guest_service(struct kvm_vcpu *vcpu) { }
+static inline int kpop_guest_refresh_root(struct kvm_vcpu *vcpu) { return 0; }
+static inline bool kpop_guest_root_is_token(struct kvm_vcpu *vcpu)
+{
+	return false;
+}
+
+static inline bool kpop_guest_mmio_fault(struct kvm_vcpu *vcpu,
+					 struct kvm_page_fault *fault)
+{
+	return false;
+}
+
+static inline int kpop_guest_map(struct kvm_vcpu *vcpu,
+				 struct kvm_page_fault *fault)
+{
+	return -EIO;
+}
+
+static inline bool kpop_guest_unmap_gfn_range(struct kvm *kvm,
+					      struct kvm_gfn_range *range,
+					      bool flush)
+{
+	return flush;
+}
+
+static inline bool kpop_guest_zap_leafs(struct kvm *kvm, gfn_t start, gfn_t end,
+					bool flush)
+{
+	return flush;
+}
+
+static inline void kpop_guest_zap_all(struct kvm *kvm) { }
+static inline bool kpop_guest_age_gfn_range(struct kvm *kvm,
+					    struct kvm_gfn_range *range,
+					    bool test_only)
+{
+	return false;
+}
+
+static inline void kpop_guest_wrprot_slot(struct kvm *kvm,
+					  const struct kvm_memory_slot *slot,
+					  int min_level) { }
+static inline void kpop_guest_wrprot_pt_masked(struct kvm *kvm,
+					       const struct kvm_memory_slot *slot,
+					       gfn_t gfn, unsigned long mask) { }
+static inline void kpop_guest_write_protect_gfn(struct kvm *kvm,
+						const struct kvm_memory_slot *slot,
+						gfn_t gfn, int min_level) { }
+static inline void kpop_guest_zap_collapsible(struct kvm *kvm,
+					      const struct kvm_memory_slot *slot) { }
+static inline void kpop_guest_load(struct kvm_vcpu *vcpu) { }
+#endif
+
+#endif /* __KVM_X86_MMU_KPOP_GUEST_H */

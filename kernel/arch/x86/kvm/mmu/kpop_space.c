@@ -1,0 +1,543 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KPOP in L0: address spaces, their roots, and the bindings of L1's
+ * vcpu_holders to them.
+ *
+ * A space lives as long as L1's root: from the first LOAD of its token to the
+ * UNLOAD of the root, or until something voids it (a write to the token, the
+ * end of SVM / VMX operation, a detach).  Bindings come and go meanwhile.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include "mmu.h"
+#include "kpop.h"
+#include "page_track.h"
+#include "tdp_mmu.h"
+#include "kpop_trace.h"
+
+/* A space and its root page. */
+#define KPOP_SPACE_BYTES (sizeof(struct kpop_space) + PAGE_SIZE + \
+			  sizeof(struct kvm_mmu_page))
+
+/* Caller holds kv->lock. */
+static struct kpop_space *kpop_lookup_space(struct kpop_vm *kv, gpa_t token)
+{
+	lockdep_assert_held(&kv->lock);
+	return xa_load(&kv->tokens, gpa_to_gfn(token));
+}
+
+/**
+ * kpop_get_space - find the address space of a root token
+ * @kv: the L1 VM
+ * @token: GPA of L1's root page
+ *
+ * Return: the space with a reference, or NULL.
+ */
+struct kpop_space *kpop_get_space(struct kpop_vm *kv, gpa_t token)
+{
+	struct kpop_space *space;
+
+	mutex_lock(&kv->lock);
+	space = kpop_lookup_space(kv, token);
+	if (space)
+		refcount_inc(&space->count);
+	mutex_unlock(&kv->lock);
+	return space;
+}
+
+/*
+ * Take a root out of use.  Whoever finds it valid owns the TDP MMU's reference
+ * to it from then on.  Caller holds mmu_lock for write.
+ */
+static bool kpop_invalidate_root(struct kvm *kvm, struct kvm_mmu_page *root)
+{
+	lockdep_assert_held_write(&kvm->mmu_lock);
+
+	if (!root || root->role.invalid)
+		return false;
+
+	root->role.invalid = true;
+	/* Wait until no vCPU is in the guest with it. */
+	kvm_make_all_cpus_request(kvm, KVM_REQ_MMU_FREE_OBSOLETE_ROOTS);
+	return true;
+}
+
+/* Zap a root out of use and put the reference that came with that. */
+static void kpop_zap_root(struct kvm *kvm, struct kvm_mmu_page *root, bool owned)
+{
+	read_lock(&kvm->mmu_lock);
+	kvm_tdp_mmu_zap_kpop_root(kvm, root);
+	if (owned)
+		kvm_tdp_mmu_put_root(kvm, root);
+	read_unlock(&kvm->mmu_lock);
+}
+
+/**
+ * kpop_zap_space_root - drop all page tables of a space, keep what is known
+ * @space: the space; the caller holds a reference or kv->lock
+ *
+ * Context: may sleep.
+ */
+void kpop_zap_space_root(struct kpop_space *space)
+{
+	struct kvm *kvm = space->kv->kvm;
+	struct kvm_mmu_page *root;
+	bool owned;
+
+	write_lock(&kvm->mmu_lock);
+	root = space->root;
+	owned = kpop_invalidate_root(kvm, root);
+	write_unlock(&kvm->mmu_lock);
+
+	/* The space's own reference keeps the root for the notifiers. */
+	if (owned)
+		kpop_zap_root(kvm, root, true);
+}
+
+static void kpop_free_space(struct kpop_space *space)
+{
+	struct kvm *kvm = space->kv->kvm;
+
+	/* An empty root that a vCPU caught in guest mode was given. */
+	if (space->root) {
+		kpop_zap_space_root(space);
+		kvm_tdp_mmu_put_root(kvm, space->root);
+	}
+	kpop_uncharge(space->kv, KPOP_SPACE_BYTES);
+	kfree(space);
+}
+
+void kpop_put_space(struct kpop_space *space)
+{
+	if (refcount_dec_and_test(&space->count))
+		kpop_free_space(space);
+}
+
+static void kpop_free_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmmu)
+{
+	kpop_put_space(gmmu->space);
+	kpop_uncharge(kv, sizeof(*gmmu));
+	kfree(gmmu);
+}
+
+/**
+ * kpop_put_guest_mmu - put a reference to a binding
+ * @kv: the L1 VM
+ * @gmmu: the binding; freed with the last reference
+ *
+ * Context: may sleep; kv->lock may be held (the space outlives this as it is
+ * in the list, or the caller has a reference).
+ */
+void kpop_put_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmmu)
+{
+	if (refcount_dec_and_test(&gmmu->count))
+		kpop_free_guest_mmu(kv, gmmu);
+}
+
+/**
+ * kpop_find_guest_mmu - find the binding of a vcpu_holder
+ * @kv: the L1 VM; the caller holds kv->lock
+ * @holder: GPA of vmcb12 / vmcs12
+ *
+ * Return: the binding without a reference, or NULL.
+ */
+struct kpop_guest_mmu *kpop_find_guest_mmu(struct kpop_vm *kv, gpa_t holder)
+{
+	struct kpop_guest_mmu *gmmu;
+
+	lockdep_assert_held(&kv->lock);
+	hash_for_each_possible(kv->bindings, gmmu, hnode, gpa_to_gfn(holder))
+		if (gmmu->vcpu_holder == holder)
+			return gmmu;
+	return NULL;
+}
+
+static void kpop_unhash_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmmu)
+{
+	lockdep_assert_held(&kv->lock);
+	hash_del(&gmmu->hnode);
+	gmmu->space->nr_bindings--;
+	kv->nr_bindings--;
+	kv->bind_gen++;
+	kpop_put_guest_mmu(kv, gmmu);
+}
+
+/**
+ * kpop_alloc_guest_mmu - bind a vcpu_holder to an address space
+ * @kv: the L1 VM; the caller holds kv->lock
+ * @holder: GPA of vmcb12 / vmcs12; an earlier binding of it is replaced
+ * @space: a listed space
+ *
+ * Return: the binding (the hash has the reference), or ERR_PTR(-E2BIG),
+ * ERR_PTR(-ENOMEM).
+ */
+struct kpop_guest_mmu *kpop_alloc_guest_mmu(struct kpop_vm *kv, gpa_t holder,
+					    struct kpop_space *space)
+{
+	struct kpop_guest_mmu *old = kpop_find_guest_mmu(kv, holder);
+	struct kpop_guest_mmu *gmmu;
+
+	if (old && old->space == space)
+		return old;
+
+	if (kv->nr_bindings >= KPOP_MAX_BINDINGS ||
+	    kpop_charge(kv, sizeof(*gmmu)))
+		return ERR_PTR(-E2BIG);
+
+	gmmu = kzalloc(sizeof(*gmmu), GFP_KERNEL_ACCOUNT);
+	if (!gmmu) {
+		kpop_uncharge(kv, sizeof(*gmmu));
+		return ERR_PTR(-ENOMEM);
+	}
+
+	if (old)
+		kpop_unhash_guest_mmu(kv, old);
+
+	gmmu->vcpu_holder = holder;
+	gmmu->kvm_id = space->kvm_id;
+	gmmu->as_id = space->as_id;
+	gmmu->root_hpa = INVALID_PAGE;
+	gmmu->space = space;
+	refcount_inc(&space->count);
+	refcount_set(&gmmu->count, 1);
+	hash_add(kv->bindings, &gmmu->hnode, gpa_to_gfn(holder));
+	space->nr_bindings++;
+	kv->nr_bindings++;
+	kv->bind_gen++;
+	return gmmu;
+}
+
+static struct kpop_space *kpop_alloc_space(struct kpop_vm *kv, gpa_t token,
+					   u32 kvm_id, u32 as_id)
+{
+	struct kpop_space *space;
+	int r;
+
+	if (kv->nr_spaces >= KPOP_MAX_SPACES || kpop_charge(kv, KPOP_SPACE_BYTES))
+		return ERR_PTR(-E2BIG);
+
+	space = kzalloc(sizeof(*space), GFP_KERNEL_ACCOUNT);
+	if (!space) {
+		r = -ENOMEM;
+		goto err;
+	}
+	refcount_set(&space->count, 1);
+	space->kv = kv;
+	space->token = token;
+	space->kvm_id = kvm_id;
+	space->as_id = as_id;
+	space->runs = RB_ROOT;
+
+	r = xa_insert(&kv->tokens, gpa_to_gfn(token), space, GFP_KERNEL_ACCOUNT);
+	if (r)
+		goto err;
+
+	space->listed = true;
+	list_add_tail(&space->link, &kv->spaces);
+	kv->nr_spaces++;
+	kv->kvm->stat.kpop_spaces = kv->nr_spaces;
+	return space;
+err:
+	kfree(space);
+	kpop_uncharge(kv, KPOP_SPACE_BYTES);
+	return ERR_PTR(r);
+}
+
+/*
+ * L1 must not write to its token page: from here on L0 sees it.  The token is
+ * in kv->tokens, so no new writable mapping of it comes into being.
+ */
+static int kpop_protect_token(struct kpop_vm *kv, gpa_t token)
+{
+	struct kvm *kvm = kv->kvm;
+	struct kvm_memory_slot *slot = kpop_l1_slot(kvm, gpa_to_gfn(token));
+	void *page;
+	int r;
+
+	if (!slot)
+		return -EFAULT;
+
+	write_lock(&kvm->mmu_lock);
+	if (kvm_mmu_slot_gfn_write_protect(kvm, slot, gpa_to_gfn(token),
+					   PG_LEVEL_4K))
+		kvm_flush_remote_tlbs(kvm);
+	write_unlock(&kvm->mmu_lock);
+
+	page = (void *)__get_free_page(GFP_KERNEL_ACCOUNT);
+	if (!page)
+		return -ENOMEM;
+	r = kvm_read_guest(kvm, token, page, PAGE_SIZE) ? -EFAULT : 0;
+	if (!r && memchr_inv(page, 0, PAGE_SIZE))
+		r = -EBUSY;
+	free_page((unsigned long)page);
+	return r;
+}
+
+/* Find or make; returns with a reference, *made tells which. */
+static struct kpop_space *kpop_make_space(struct kpop_vm *kv, gpa_t token,
+					  u32 kvm_id, u32 as_id, bool *made)
+{
+	struct kpop_space *space;
+
+	mutex_lock(&kv->lock);
+	*made = false;
+	space = kpop_lookup_space(kv, token);
+	if (kv->closed) {
+		space = ERR_PTR(-EAGAIN);
+	} else if (!space) {
+		space = kpop_alloc_space(kv, token, kvm_id, as_id);
+		*made = !IS_ERR(space);
+	} else if (space->kvm_id != kvm_id || space->as_id != as_id) {
+		space = ERR_PTR(-EBUSY);
+	}
+	if (!IS_ERR(space))
+		refcount_inc(&space->count);
+	mutex_unlock(&kv->lock);
+	return space;
+}
+
+/**
+ * kpop_bind - what LOAD does: bind a holder to the space of a token
+ * @kv: the L1 VM
+ * @holder: GPA of vmcb12 / vmcs12
+ * @token: GPA of L1's root page, all zero
+ * @kvm_id: L1's number of the L2 VM
+ * @as_id: below KPOP_NR_AS_IDS
+ *
+ * Context: vCPU thread with kvm->srcu held; no other lock.
+ * Return: 0, -EBUSY, -EAGAIN, -EFAULT, -E2BIG or -ENOMEM; then nothing changed.
+ */
+int kpop_bind(struct kpop_vm *kv, gpa_t holder, gpa_t token, u32 kvm_id, u32 as_id)
+{
+	struct kpop_guest_mmu *gmmu;
+	struct kpop_space *space;
+	bool made;
+	int r = 0;
+
+	space = kpop_make_space(kv, token, kvm_id, as_id, &made);
+	if (IS_ERR(space))
+		return PTR_ERR(space);
+
+	if (made)
+		r = kpop_protect_token(kv, token);
+
+	if (!r) {
+		mutex_lock(&kv->lock);
+		gmmu = space->listed ? kpop_alloc_guest_mmu(kv, holder, space) :
+				       ERR_PTR(-EAGAIN);
+		r = PTR_ERR_OR_ZERO(gmmu);
+		mutex_unlock(&kv->lock);
+	}
+	if (r && made)
+		kpop_drop_space(space);
+	kpop_put_space(space);
+	return r;
+}
+
+/**
+ * kpop_unbind - drop the binding of a holder; no mapping goes
+ * @kv: the L1 VM
+ * @holder: GPA of vmcb12 / vmcs12
+ *
+ * Return: 0 or -ENOENT.
+ */
+int kpop_unbind(struct kpop_vm *kv, gpa_t holder)
+{
+	struct kpop_guest_mmu *gmmu;
+
+	mutex_lock(&kv->lock);
+	gmmu = kpop_find_guest_mmu(kv, holder);
+	if (gmmu)
+		kpop_unhash_guest_mmu(kv, gmmu);
+	mutex_unlock(&kv->lock);
+	return gmmu ? 0 : -ENOENT;
+}
+
+/* Take the space from the lists; true for the one caller that did. */
+static bool kpop_unlist_space(struct kpop_space *space)
+{
+	struct kpop_vm *kv = space->kv;
+	struct kpop_guest_mmu *gmmu;
+	struct hlist_node *next;
+	bool was;
+	int i;
+
+	mutex_lock(&kv->lock);
+	was = space->listed;
+	if (was) {
+		space->listed = false;
+		xa_erase(&kv->tokens, gpa_to_gfn(space->token));
+		list_del(&space->link);
+		kv->nr_spaces--;
+		kv->kvm->stat.kpop_spaces = kv->nr_spaces;
+		hash_for_each_safe(kv->bindings, i, next, gmmu, hnode)
+			if (gmmu->space == space)
+				kpop_unhash_guest_mmu(kv, gmmu);
+	}
+	mutex_unlock(&kv->lock);
+	return was;
+}
+
+/**
+ * kpop_drop_space - end an address space: invalidate, kick, zap, forget
+ * @space: the space; the caller holds a reference
+ *
+ * On return no vCPU can use a mapping of it.  A vCPU that is in guest mode on
+ * it gets an empty root that only reflects faults.  Safe to call twice.
+ *
+ * Context: may sleep; no lock held.
+ */
+void kpop_drop_space(struct kpop_space *space)
+{
+	struct kvm *kvm = space->kv->kvm;
+	struct kvm_mmu_page *root;
+	bool owned;
+
+	if (!kpop_unlist_space(space))
+		return;
+
+	write_lock(&kvm->mmu_lock);
+	space->dead = true;
+	root = space->root;
+	if (root && !kvm_tdp_mmu_get_root(root))
+		root = NULL;
+	owned = kpop_invalidate_root(kvm, root);
+	write_unlock(&kvm->mmu_lock);
+
+	/*
+	 * The translations, by which notifiers find the root, go after the
+	 * last SPTE, also where somebody else invalidated the root.  Nothing
+	 * is added to a dead space meanwhile.
+	 */
+	if (root) {
+		kpop_zap_root(kvm, root, owned);
+		kvm_tdp_mmu_put_root(kvm, root);
+	}
+	kpop_trans_drop_all(space);
+
+	trace_kvm_kpop_drop(space->kv->id, space->token, space->kvm_id,
+			    space->as_id);
+	kpop_put_space(space);
+}
+
+/* Caller holds mmu_lock for read, which it may lose for a while. */
+static struct kvm_mmu_page *kpop_replace_root(struct kvm_vcpu *vcpu,
+					      struct kpop_space *space,
+					      struct kvm_mmu_page *old)
+{
+	struct kvm *kvm = vcpu->kvm;
+	struct kvm_mmu_page *root;
+
+	/*
+	 * Notifiers reach one root of a space: what an invalid one still maps
+	 * goes before another one takes its place.
+	 */
+	if (old)
+		kvm_tdp_mmu_zap_kpop_root(kvm, old);
+
+	root = kvm_tdp_mmu_new_kpop_root(vcpu, vcpu->arch.kpop_mmu.root_role);
+	/* The space's reference, besides the TDP MMU's and the vCPU's. */
+	refcount_inc(&root->tdp_mmu_root_count);
+
+	spin_lock(&kvm->arch.tdp_mmu_pages_lock);
+	if (space->root == old) {
+		kvm_tdp_mmu_publish_kpop_root(kvm, root);
+		space->root = root;
+		spin_unlock(&kvm->arch.tdp_mmu_pages_lock);
+		if (old)
+			kvm_tdp_mmu_put_root(kvm, old);
+		return root;
+	}
+	spin_unlock(&kvm->arch.tdp_mmu_pages_lock);
+
+	kvm_tdp_mmu_discard_kpop_root(root);
+	return NULL;
+}
+
+/**
+ * kpop_space_root - the root of a space, made if there is none in use
+ * @vcpu: the vCPU whose memory caches (topped up) give the page
+ * @space: the space
+ *
+ * Context: mmu_lock held for read; it may be dropped and taken again.
+ * Return: a valid root with a reference, or NULL if it must be tried again.
+ */
+struct kvm_mmu_page *kpop_space_root(struct kvm_vcpu *vcpu,
+				     struct kpop_space *space)
+{
+	struct kvm *kvm = vcpu->kvm;
+	struct kvm_mmu_page *root;
+
+	lockdep_assert_held_read(&kvm->mmu_lock);
+
+	spin_lock(&kvm->arch.tdp_mmu_pages_lock);
+	root = space->root;
+	/* The space has a reference: getting another one cannot fail. */
+	if (root && !kvm_tdp_mmu_get_root(root))
+		root = NULL;
+	spin_unlock(&kvm->arch.tdp_mmu_pages_lock);
+
+	if (root && !root->role.invalid)
+		return root;
+
+	if (root) {
+		struct kvm_mmu_page *new = kpop_replace_root(vcpu, space, root);
+
+		kvm_tdp_mmu_put_root(kvm, root);
+		return new;
+	}
+	return kpop_replace_root(vcpu, space, NULL);
+}
+
+/**
+ * kpop_reload_guest_mmu - load the root of the space that a vCPU's L2 runs on
+ * @vcpu: a vCPU in guest mode on KPOP, its memory caches topped up
+ *
+ * The vCPU keeps a reference until kpop_mmu is unloaded or the root obsolete.
+ *
+ * Return: 0.
+ */
+int kpop_reload_guest_mmu(struct kvm_vcpu *vcpu)
+{
+	struct kvm_mmu *mmu = &vcpu->arch.kpop_mmu;
+	struct kpop_space *space = vcpu->arch.kpop_space;
+	struct kvm_mmu_page *root;
+
+	do {
+		read_lock(&vcpu->kvm->mmu_lock);
+		root = kpop_space_root(vcpu, space);
+		read_unlock(&vcpu->kvm->mmu_lock);
+		if (!root && kvm_mmu_topup_direct(vcpu))
+			return -ENOMEM;
+	} while (!root);
+
+	mmu->root.hpa = __pa(root->spt);
+	mmu->root.pgd = 0;
+	trace_kvm_kpop_reload(space->kv->id, space->token, mmu->root.hpa);
+	return 0;
+}
+
+/* Under RCU: tells that there is a token, not what it stands for. */
+bool __kpop_has_token(struct kvm *kvm, gfn_t l1_gfn, u64 npages)
+{
+	unsigned long index = l1_gfn;
+
+	return xa_find(&kvm->arch.kpop->tokens, &index, l1_gfn + npages - 1,
+		       XA_PRESENT);
+}
+
+/* An emulated write of L1 to its token page: the space is void. */
+void __kpop_track_write(struct kvm *kvm, gpa_t gpa, int bytes)
+{
+	struct kpop_vm *kv = kpop_vm(kvm);
+	struct kpop_space *space;
+
+	if (!__kpop_has_token(kvm, gpa_to_gfn(gpa), 1))
+		return;
+
+	space = kpop_get_space(kv, gpa & PAGE_MASK);
+	if (space) {
+		kpop_drop_space(space);
+		kpop_put_space(space);
+	}
+}
