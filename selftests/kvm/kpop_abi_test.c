@@ -329,9 +329,8 @@ int main(int argc, char **argv)
 	kst_check(before.state == KPOP_STATE_NONE && !before.nr_spaces && !before.bytes,
 		  "a new VM has no KPOP state");
 	tvm_run(t);
-	kpop_info(t, &before);
-	kst_check(!before.nr_spaces && !before.nr_bindings && !before.bytes,
-		  "nothing is left at the end (%llu bytes)", before.bytes);
+	kst_check(kpop_none_left(t, &before), "nothing is left at the end (%llu bytes)",
+		  before.bytes);
 	policy_stop(&policy, t);
 	tvm_free(t);
 	return kst_end();

@@ -161,8 +161,8 @@ static void on_sync(struct tvm *t, int cpu, u64 *args)
 			  "%u spaces, %llu bytes", info.nr_spaces, info.bytes);
 		break;
 	case STAGE_EMPTY:
-		kst_check(!info.nr_spaces && !info.nr_bindings && !info.bytes,
-			  "all is given back (%llu bytes)", info.bytes);
+		kst_check(kpop_none_left(t, &info), "all is given back (%llu bytes)",
+			  info.bytes);
 		break;
 	}
 }

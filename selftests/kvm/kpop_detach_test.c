@@ -109,9 +109,7 @@ static void detach_under_l2(struct tvm *t, u64 turn)
 		policy_close_link(&policy);
 	}
 	kst_check(kpop_wait_state(t->vm->fd, KPOP_STATE_NONE), "the VM has no policy");
-	kpop_info(t, &info);
-	kst_check(!info.nr_spaces && !info.nr_bindings && !info.bytes,
-		  "and no KPOP memory (%llu bytes)", info.bytes);
+	kst_check(kpop_none_left(t, &info), "and no KPOP memory (%llu bytes)", info.bytes);
 	kst_check(kst_wait(t->sh->phase[PH_LEGACY] == turn + 1, 30000) && counts(t),
 		  "L2 counts on, on L1's own table");
 	policy_free(&policy);

@@ -186,7 +186,7 @@ static void on_sync(struct tvm *t, int cpu, u64 *args)
 	kst_check(kst_wait(nr_spaces(t, &info) == args[1], strstr(what, "INIT") ? 20000 : 0),
 		  "%s: %u spaces", what, info.nr_spaces);
 	if (!args[1])
-		kst_check(!info.nr_bindings && !info.pages && !info.bytes,
+		kst_check(kpop_none_left(t, &info),
 			  "%s: nothing is left (%llu bytes)", what, info.bytes);
 }
 

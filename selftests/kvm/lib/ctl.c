@@ -37,6 +37,18 @@ void kpop_info(struct tvm *t, struct kvm_kpop_info *info)
 	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_KPOP, r));
 }
 
+/*
+ * No KPOP state is left.  A vCPU keeps the dead space that it ran on last until
+ * it enters an L2 again, and page tables go after a grace period.
+ */
+bool kpop_none_left(struct tvm *t, struct kvm_kpop_info *info)
+{
+	u64 kept = 8192 * t->o.nr_vcpus;
+
+	return kst_wait((kpop_info(t, info), !info->nr_spaces && !info->nr_bindings &&
+			 !info->pages && info->bytes <= kept), 10000);
+}
+
 int kpop_spaces(struct tvm *t, struct kvm_kpop_space_info *to, int max)
 {
 	u32 len = max * sizeof(*to);

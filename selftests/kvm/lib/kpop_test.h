@@ -243,6 +243,7 @@ u64 vcpu_stat(struct kvm_vcpu *vcpu, const char *name);
 /* ctl.c */
 int kpop_ctl(int vm_fd, u32 op, u64 arg, void *data, u32 *len);
 void kpop_info(struct tvm *t, struct kvm_kpop_info *info);
+bool kpop_none_left(struct tvm *t, struct kvm_kpop_info *info);
 int kpop_spaces(struct tvm *t, struct kvm_kpop_space_info *to, int max);
 bool kpop_wait_state(int vm_fd, u32 state);
 void kpop_set_cap(struct tvm *t, u64 bytes);
