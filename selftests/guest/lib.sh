@@ -87,10 +87,10 @@ vm_start() {
 		log_start 2
 		logs="$logs -chardev socket,id=log2,path=$RUN/log2.sock -device virtserialport,chardev=log2,name=kpop.log2"
 	fi
-	cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=$NEXT kpop.name=$name mitigations=off"
-	cmdline="$cmdline panic=-1 hung_task_panic=0 rcupdate.rcu_cpu_stall_timeout=${STALL:-60} tsc=reliable quiet loglevel=6"
+	cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=$NEXT kpop.name=$name"
+	cmdline="$cmdline panic=-1 hung_task_panic=0 rcupdate.rcu_cpu_stall_timeout=${STALL:-60} tsc=reliable no_timer_check loglevel=5"
 	[ -n "$KVMOPT" ] && cmdline="$cmdline kpop.kvm=$(echo $KVMOPT | tr ' ' ,)"
-	qemu-system-x86_64 -name $name -machine ${MACHINE:-q35} -accel ${ACCEL:-kvm} -cpu ${CPU:-host} -smp $smp -m $mem \
+	qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host} -smp $smp -m $mem \
 		-nodefaults -no-user-config -no-reboot -display none -L /usr/share/qemu \
 		-kernel /boot/bzImage -append "$cmdline $CMDLINE" \
 		-drive file=/dev/vda,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \

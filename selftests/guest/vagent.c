@@ -141,6 +141,11 @@ static pid_t start_command(char *cmd, int *out)
 	if (pid == 0) {
 		int null = open("/dev/null", O_RDONLY);
 
+		sigset_t none;
+
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		signal(SIGPIPE, SIG_DFL);
 		setsid();
 		dup2(null, 0);
 		dup2(p[1], 1);
@@ -218,26 +223,33 @@ static void serve_port(const char *path)
 {
 	static char cmd[MAX_CMD + 1];
 	char line[128], id[64];
+	struct timespec retry = { .tv_sec = 5 };
 	unsigned long len, i;
+	sigset_t sigio;
 	int port, c;
 
+	/* With nobody connected poll() returns at once; the driver's SIGIO tells of a connection. */
+	sigemptyset(&sigio);
+	sigaddset(&sigio, SIGIO);
+	sigprocmask(SIG_BLOCK, &sigio, NULL);
 	for (;;) {
 		struct pollfd pfd;
 
 		port = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 		if (port < 0)
 			_exit(fail(path));
+		fcntl(port, F_SETOWN, getpid());
+		fcntl(port, F_SETFL, O_NONBLOCK | O_ASYNC);
 		for (;;) {
 			pfd = (struct pollfd){ .fd = port, .events = POLLIN };
 			poll(&pfd, 1, -1);
-			if (!(pfd.revents & POLLIN)) {
-				/* Nobody is connected: poll() does not wait for that. */
-				usleep(20000);
-				continue;
-			}
 			while ((c = get(port, 0)) != 1 && c >= 0)
 				;
-			if (c < 0 || get_line(port, line, sizeof(line), 0) < 0)
+			if (c < 0) {
+				sigtimedwait(&sigio, NULL, &retry);
+				continue;
+			}
+			if (get_line(port, line, sizeof(line), 0) < 0)
 				continue;
 			if (sscanf(line, "RUN %63s %lu", id, &len) != 2 || len > MAX_CMD)
 				continue;

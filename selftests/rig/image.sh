@@ -44,8 +44,12 @@ install_kernel() { # FLAVOUR NAME
 	local b
 	b=$(build_dir "$1")
 	[ -s "$b/arch/x86/boot/bzImage" ] || die "the $1 kernel is not built: make build"
+	exec 9>"$b/.kpop-lock"
+	flock 9
 	cp "$b/arch/x86/boot/bzImage" "$root/boot/$2"
+	[ "$1" != "$flavour" ] || cp "$b/arch/x86/boot/bzImage" "$out/$flavour.bzImage"
 	make -s -C "$b" INSTALL_MOD_PATH="$root" INSTALL_MOD_STRIP=1 modules_install >/dev/null
+	exec 9>&-
 }
 install_kernel plain bzImage
 [ "$flavour" = plain ] || install_kernel "$flavour" "bzImage-$flavour"

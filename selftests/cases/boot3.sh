@@ -1,0 +1,12 @@
+# Three levels come up, run a command and go down again.
+. /kpop/lib.sh
+l1_need || fail "no L1"
+l1 'grep -c ^processor /proc/cpuinfo; uname -r; ls /sys/module | grep kvm' || fail "no command in L1"
+l1 l2_start || fail "no L2"
+out=$(l1 "l2 'hostname; memtest 64 2'") || fail "L2: $out"
+echo "$out"
+echo "$out" | grep -q '^l2$' || fail "that was not L2"
+l1 "l2 'exit 7'"
+[ $? = 7 ] || fail "exit status does not come through"
+l1 l2_stop || fail "L2 did not power off"
+l1_stop || fail "L1 did not power off"
