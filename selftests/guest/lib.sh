@@ -103,7 +103,7 @@ vm_start() {
 		i=$((i + 1))
 		[ $i -lt 400 ] || break
 	done
-	if ! vagent run -t $((${BOOT_SECONDS:-90} * SLOW)) $RUN/$name.agent true; then
+	if ! vagent run -t $((${BOOT_SECONDS:-240} * SLOW)) $RUN/$name.agent true; then
 		say "L$NEXT ($name) did not come up: its console is l$NEXT.log; QEMU said: $(tail -5 $RUN/$name.qemu)"
 		vm_kill $name
 		return 1

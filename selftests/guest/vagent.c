@@ -48,10 +48,17 @@ static int fail(const char *what)
 	return 125;
 }
 
+/*
+ * A guest may hear of a connection after its first data, and late of the end of the one before: the control queue is
+ * handled apart. So only a hang-up that lasts means that the client is gone.
+ */
+#define HUP_MS 1500
+
 /* Write all of it; false when the other side is gone. */
 static bool put(int fd, const void *buf, size_t len)
 {
 	const char *p = buf;
+	long long hup = 0;
 
 	while (len) {
 		struct pollfd pfd = { .fd = fd, .events = POLLOUT };
@@ -60,14 +67,20 @@ static bool put(int fd, const void *buf, size_t len)
 		if (n > 0) {
 			p += n;
 			len -= n;
+			hup = 0;
 			continue;
 		}
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return false;
 		if (poll(&pfd, 1, -1) < 0 && errno != EINTR)
 			return false;
-		if (pfd.revents & (POLLHUP | POLLERR))
-			return false;
+		if (pfd.revents & (POLLHUP | POLLERR)) {
+			if (!hup)
+				hup = now_ms();
+			if (now_ms() - hup > HUP_MS)
+				return false;
+			usleep(5000);
+		}
 	}
 	return true;
 }
@@ -179,6 +192,7 @@ static void run_command(int port, const char *id, char *cmd)
 {
 	char head[128];
 	int out = -1, status = 0, n;
+	long long hup = 0;
 	bool eof = false;
 	pid_t pid = start_command(cmd, &out);
 
@@ -196,10 +210,21 @@ static void run_command(int port, const char *id, char *cmd)
 
 		/* The short wait is for a child that ends while others hold its pipe. */
 		poll(pfd, 2, eof ? 20 : 100);
-		/* Input during a command means that the next client is there already. */
-		if (pfd[1].revents & (POLLHUP | POLLERR | POLLIN)) {
-			kill_command(pid);
-			break;
+		if (!(pfd[1].revents & (POLLHUP | POLLERR))) {
+			hup = 0;
+			/* Input during a command means that the next client is there already. */
+			if (pfd[1].revents & POLLIN) {
+				kill_command(pid);
+				break;
+			}
+		} else {
+			if (!hup)
+				hup = now_ms();
+			if (now_ms() - hup > HUP_MS) {
+				kill_command(pid);
+				break;
+			}
+			usleep(5000);
 		}
 		done = waitpid(pid, &status, WNOHANG);
 		if (!forward(port, out, &eof)) {

@@ -20,13 +20,12 @@ add_dynamic() {
 	local prog lib
 	prog=$(command -v "$1") || die "$1 is missing on this machine"
 	cp -L "$prog" "$root/usr/bin/"
-	for lib in $(ldd "$prog" | grep -oE '/[^ ]+'); do
+	for lib in $(ldd "$prog" 2>/dev/null | grep -oE '/[^ ]+'); do
 		[ -e "$root$lib" ] || { mkdir -p "$root$(dirname "$lib")"; cp -L "$lib" "$root$lib"; }
 	done
 }
 add_dynamic qemu-system-x86_64
 add_dynamic stress-ng
-add_dynamic strace 2>/dev/null || true
 
 # Firmware that a direct kernel boot on q35 and pc needs.
 for f in bios-256k.bin bios.bin kvmvapic.bin linuxboot_dma.bin linuxboot.bin multiboot.bin vgabios-stdvga.bin; do
@@ -62,18 +61,19 @@ mkdir -p "$root/kpop/cases" "$root/kpop/bpf" "$root/kpop/kvm"
 cp -r "$REPO"/selftests/cases/. "$root/kpop/cases/"
 shopt -s nullglob
 for f in "$REPO"/build/bpf/*.bpf.o; do cp "$f" "$root/kpop/bpf/"; done
-for f in "$REPO"/build/kvm/*; do [ -f "$f" ] && [ -x "$f" ] && cp "$f" "$root/kpop/kvm/"; done
-for f in "$REPO"/build/kpopctl/kpopctl "$(cache_dir)"/bpftool/bpftool; do
-	[ ! -x "$f" ] || cp "$f" "$root/usr/sbin/"
-done
-strip -g "$root"/kpop/kvm/* "$root"/usr/sbin/bpftool 2>/dev/null || true
+for f in "$REPO"/build/kvm/kpop_*_test; do [ -f "$f" ] && [ -x "$f" ] && cp "$f" "$root/kpop/kvm/"; done
+mkdir -p "$root/kpop/bpf/refused"
+for f in "$REPO"/build/bpf/refused/*.bpf.o; do cp "$f" "$root/kpop/bpf/refused/"; done
+cp "$REPO/build/kpopctl/kpopctl" "$root/usr/sbin/"
+add_dynamic "$(cache_dir)/bpftool/bpftool"
+strip -g "$root"/kpop/kvm/* "$root"/usr/sbin/kpopctl "$root"/usr/bin/bpftool
 echo 'root:x:0:0:root:/tmp:/bin/sh' >"$root/etc/passwd"
 echo 'nobody:x:65534:65534:nobody:/tmp:/bin/sh' >>"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 
 rm -f "$img.new"
 size=$(($(du -sm "$root" | cut -f1) * 5 / 4 + 16))
-mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -m 0 -N $(($(find "$root" | wc -l) + 64)) \
-	-E root_owner=0:0,nodiscard -d "$root" "$img.new" "${size}M"
+mke2fs -qq -t ext4 -O ^has_journal,^metadata_csum -m 0 -N $(($(find "$root" | wc -l) + 64)) \
+	-E root_owner=0:0,nodiscard -d "$root" "$img.new" "${size}M" >/dev/null
 mv "$img.new" "$img"
 rm -rf "$root"

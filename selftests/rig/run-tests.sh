@@ -1,0 +1,92 @@
+#!/bin/bash
+# run-tests.sh ci|full|fuzz FLAVOUR...: run what selftests/tests.list has, one boot of L0 for each flavour and group.
+#
+# Environment: T=name[,name] (any tier), VENDOR=amd|intel, SLOW (factor on all time limits; 4 more on the debug kernel),
+# ACCEL=kvm. Consoles and output are in build/test/FLAVOUR-GROUP; failed boots are kept in build/runs.
+. "$(dirname "$0")/../../kernel/build/common.sh"
+rig=$REPO/selftests/rig
+list=${TEST_LIST:-$REPO/selftests/tests.list}
+tier=$1
+shift
+vendor=${VENDOR:-amd}
+top=${TEST_OUT:-$REPO/build/test}
+results=$top/results
+rm -rf "$top"
+mkdir -p "$top"
+: >"$results"
+
+case "$vendor" in
+amd) ;;
+intel) [ "${ACCEL:-tcg}" = kvm ] || die "VENDOR=intel needs ACCEL=kvm on an Intel host: QEMU's TCG emulates SVM only" ;;
+*) die "VENDOR is amd or intel" ;;
+esac
+
+# name group seconds command, of this flavour
+select_tests() {
+	awk -v flavour="$1" -v tier="$tier" -v vendor="$vendor" -v names="${T:-}" '
+		BEGIN { n = split(names, w, ","); for (i = 1; i <= n; i++) want[w[i]] = 1 }
+		/^#/ || NF == 0 { next }
+		NF < 7 { print "bad line in tests.list: " $0 >"/dev/stderr"; exit 1 }
+		names != "" && !($1 in want) { next }
+		names == "" && !($5 == tier || (tier == "full" && $5 == "ci")) { next }
+		$3 != "both" && $3 != vendor { next }
+		(","$4",") !~ (","flavour",") { next }
+		{ out = $1 " " $2 " " $6; for (i = 7; i <= NF; i++) out = out " " $i; print out }' "$list"
+}
+
+on_verdict() {
+	# shellcheck disable=SC2086
+	set -- $1
+	case $1 in
+	BOOT) echo "  L0 is up: $2" ;;
+	START) ;;
+	TEST) name=$2 verdict=$3 secs=$4; shift 4; echo "  $verdict $name ($secs s)$([ "$verdict" = PASS ] || echo ": $*")" ;;
+	esac
+}
+export -f on_verdict
+export ON_VERDICT=on_verdict
+
+run_group() { # FLAVOUR GROUP (tests on stdin)
+	local flavour=$1 group=$2 dir=$top/$1-$2 limit=120 slow=${SLOW:-1} name secs cmd
+	[ "$flavour" != debug ] || slow=$((slow * 4))
+	mkdir -p "$dir"
+	echo "SLOW $slow" >"$dir/job"
+	: >"$dir/expected"
+	while read -r name _ secs cmd; do
+		echo "TEST $name $secs $cmd" >>"$dir/job"
+		echo "$name" >>"$dir/expected"
+		limit=$((limit + secs + 30))
+	done
+	echo "$flavour kernel, group $group: $(wc -l <"$dir/expected") tests"
+	STUCK=$((600 * slow)) "$rig/boot.sh" "$flavour" "$dir" "$dir/job" $((limit * slow)) || true
+	"$rig/unpack.py" "$dir/data" "$dir" || true
+	if ! "$rig/judge.sh" "$dir"; then
+		# Kept whatever comes next: a failure that does not repeat is one all the same.
+		local kept
+		kept=$REPO/build/runs/$(date +%Y%m%d-%H%M%S)-$flavour-$group
+		mkdir -p "$REPO/build/runs"
+		cp -r "$dir" "$kept"
+		echo "  kept: $kept"
+	fi
+	sed "s/^/$flavour\t/" "$dir/results" >>"$results"
+}
+
+# The rig's own test needs no boot, and nothing else is worth running if it fails.
+if [ -z "${T:-}" ]; then
+	"$rig/selftest.sh" "$top" || true
+	sed 's/^/rig\t/' "$top/selftest/results" >>"$results" || echo "rig	selftest	FAIL	0	no results" >>"$results"
+fi
+for flavour in "$@"; do
+	tests=$(select_tests "$flavour") || die "$list is broken"
+	[ -n "$tests" ] || continue
+	for group in $(awk '!seen[$2]++ { print $2 }' <<<"$tests"); do
+		run_group "$flavour" "$group" < <(awk -v g="$group" '$2 == g' <<<"$tests")
+	done
+done
+
+echo
+awk -F'\t' '$3 == "SKIP" { print "skipped: " $1 "/" $2 ": " $5 } $3 == "FAIL" { print "FAILED:  " $1 "/" $2 ": " $5 }' "$results"
+awk -F'\t' '{ n[$3]++; if ($1 != "rig") booted++ } END {
+	if (!booted) { print "no test was run: nothing in the list matches"; n["FAIL"]++ }
+	printf "%d passed, %d failed, %d skipped\n", n["PASS"], n["FAIL"], n["SKIP"]
+	exit n["FAIL"] > 0 }' "$results"
