@@ -45,6 +45,8 @@ struct kpop_call;
 #define KPOP_DEFAULT_CAP	(1ULL << 30)
 /* What one vCPU may add in page tables between two looks at the cap. */
 #define KPOP_PT_SLACK		(PT64_ROOT_MAX_LEVEL * PAGE_SIZE)
+/* Page tables for each vCPU that no cap takes away: an L2 must get on. */
+#define KPOP_PT_FLOOR		16
 
 /* As RMAP_RECYCLE_THRESHOLD: how many L2 gfns may lead to one L1 gfn. */
 #define KPOP_MAX_ALIASES	1000
@@ -87,7 +89,6 @@ struct kpop_vm {
 	atomic_t nr_pts;
 	u64 cap;
 
-	bool only;				/* kpop-only: no legacy nested */
 
 	/*
 	 * An L2 access by L0 (emulation, page walk) that began before a
@@ -121,7 +122,16 @@ struct kpop_space {
 	u64 nr_runs;				/* tree_lock */
 	u64 nr_pages;				/* tree_lock */
 	unsigned int nr_bindings;		/* kpop_vm.lock */
+	unsigned int siblings;			/* kpop_vm.lock to change */
+	bool unwaited;				/* a remap did not wait for walks */
 };
+
+/* Spaces of one L2 VM and as_id show the same: a remap is one in all. */
+static inline bool kpop_siblings(const struct kpop_space *a,
+				 const struct kpop_space *b)
+{
+	return a->kvm_id == b->kvm_id && a->as_id == b->as_id;
+}
 
 /**
  * struct kpop_guest_mmu - binding of one L1 vcpu_holder to a space

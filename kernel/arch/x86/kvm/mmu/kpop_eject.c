@@ -127,6 +127,9 @@ static void kpop_watch_call(struct kpop_call *c, u64 now, u64 *sum)
 	if (READ_ONCE(c->policy->dead))
 		return;
 
+	/* The scheduler's figure may be brought up to date during the call. */
+	used = min(used, now > c->start_ns ? now - c->start_ns : 0);
+
 	if (used > KPOP_LONG_CALL_NS) {
 		*sum += used;
 		if (*sum > KPOP_BUDGET_NS) {

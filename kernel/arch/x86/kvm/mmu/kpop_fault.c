@@ -18,7 +18,7 @@
  */
 static void kpop_walk_begin(struct kvm_vcpu *vcpu)
 {
-	if (vcpu->arch.kpop_walk_epoch || !vcpu->wants_to_run)
+	if (vcpu->arch.kpop_walk_epoch || !vcpu->arch.kpop_in_run)
 		return;
 
 	WRITE_ONCE(vcpu->arch.kpop_walk_epoch,
@@ -56,6 +56,26 @@ static void kpop_fill_exception(struct x86_exception *e, gpa_t l2_gpa,
 	};
 }
 
+/*
+ * A translation as L1 left it.  A remap, which holds mmu_lock for write, has a
+ * moment without one: a miss counts only under mmu_lock.
+ */
+static bool kpop_translate(struct kpop_space *space, gfn_t l2, struct kpop_trans *t)
+{
+	struct kvm *kvm = space->kv->kvm;
+	bool found;
+
+	if (READ_ONCE(space->dead))
+		return false;
+	if (kpop_trans_lookup(space, l2, t))
+		return true;
+
+	read_lock(&kvm->mmu_lock);
+	found = kpop_trans_lookup(space, l2, t);
+	read_unlock(&kvm->mmu_lock);
+	return found;
+}
+
 /**
  * kpop_gva_to_gpa - translate an L2 gpa for L0's own access
  * @vcpu: a vCPU in guest mode on KPOP
@@ -78,8 +98,7 @@ static gpa_t kpop_gva_to_gpa(struct kvm_vcpu *vcpu, struct kvm_mmu *mmu,
 
 	kpop_walk_begin(vcpu);
 
-	if (!READ_ONCE(space->dead) &&
-	    kpop_trans_lookup(space, gpa_to_gfn(l2_gpa), &t) &&
+	if (kpop_translate(space, gpa_to_gfn(l2_gpa), &t) &&
 	    kpop_access(access) & t.rights)
 		return gfn_to_gpa(t.l1 + (gpa_to_gfn(l2_gpa) - t.l2)) |
 		       offset_in_page(l2_gpa);
@@ -106,6 +125,7 @@ void kpop_unload_vcpu(struct kvm_vcpu *vcpu)
 {
 	kvm_mmu_free_roots(vcpu->kvm, &vcpu->arch.kpop_mmu, KVM_MMU_ROOTS_ALL);
 }
+EXPORT_SYMBOL_GPL(kpop_unload_vcpu);
 
 static void kpop_leave_space(struct kvm_vcpu *vcpu)
 {
@@ -118,6 +138,24 @@ static void kpop_leave_space(struct kvm_vcpu *vcpu)
 void kpop_destroy_vcpu(struct kvm_vcpu *vcpu)
 {
 	kpop_leave_space(vcpu);
+}
+
+/**
+ * kpop_free_obsolete - let go of an invalid root and of a dead space
+ * @vcpu: the vCPU
+ *
+ * In guest mode on KPOP the space is kept: it gives the empty root.
+ */
+void kpop_free_obsolete(struct kvm_vcpu *vcpu)
+{
+	struct kvm_mmu *mmu = &vcpu->arch.kpop_mmu;
+	struct kpop_space *space = vcpu->arch.kpop_space;
+
+	if (space && READ_ONCE(space->dead) && vcpu->arch.mmu != mmu)
+		kpop_leave_space(vcpu);
+	else if (VALID_PAGE(mmu->root.hpa) &&
+		 root_to_sp(mmu->root.hpa)->role.invalid)
+		kpop_unload_vcpu(vcpu);
 }
 
 /* The space that a holder is bound to with this token, with a reference. */
@@ -199,6 +237,8 @@ static int kpop_reflect(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	};
 	struct x86_exception e;
 
+	/* A hook may take its time: nothing that a walk found is used now. */
+	kpop_walk_done(vcpu);
 	if (!READ_ONCE(space->dead) && kpop_call_fault(space->kv, &ctx))
 		return 1;
 
@@ -290,8 +330,7 @@ int kpop_page_fault(struct kvm_vcpu *vcpu, gpa_t l2_gpa, u64 error_code,
 
 	vcpu->stat.pf_taken++;
 
-	if (READ_ONCE(space->dead) || !kpop_trans_lookup(space, l2, &t) ||
-	    !(access & t.rights))
+	if (!kpop_translate(space, l2, &t) || !(access & t.rights))
 		return kpop_reflect(vcpu, space, l2_gpa, error_code, t.rights);
 
 	r = kpop_fault_in(vcpu, space, l2_gpa, error_code,

@@ -34,9 +34,11 @@ static bool kpop_l1_range_ok(struct kvm *kvm, gfn_t gfn, u64 npages)
 	return true;
 }
 
+/* Also what a root can index: the iterator would alias beyond that. */
 static u64 kpop_gfn_limit(void)
 {
-	return kvm_mmu_max_gfn() + 1;
+	return min_t(u64, kvm_mmu_max_gfn() + 1,
+		     1ULL << (9 * kvm_mmu_get_max_tdp_level()));
 }
 
 static bool kpop_gfns_ok(gfn_t gfn, u64 npages)
@@ -69,7 +71,7 @@ static long kpop_hc_query(struct kvm_vcpu *vcpu, struct kpop_args *a)
 		return KPOP_MAP_MAX_RUNS;
 	case KPOP_QUERY_RESET:
 		kpop_reset(vcpu->kvm);
-		return 0;
+		return kpop_wait_walks(kpop_vm(vcpu->kvm));
 	default:
 		return -EINVAL;
 	}
@@ -130,8 +132,9 @@ static long kpop_hc_unload(struct kpop_vm *kv, u64 op, gpa_t holder, gpa_t token
 		if (holder)
 			return -EINVAL;
 		space = kpop_get_space(kv, token);
+		/* Also if this is the same call again, after a signal. */
 		if (!space)
-			return -ENOENT;
+			return kpop_wait_walks(kv) ?: -ENOENT;
 		kpop_drop_space(space);
 		kpop_put_space(space);
 		r = kpop_wait_walks(kv);
@@ -212,11 +215,15 @@ static long kpop_map_batch(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			r = -EFAULT;
 			break;
 		}
-		r = kpop_map_run(vcpu, space, &run, &done, &rights, &window);
-		if (r)
-			break;
-		if (done < run.npages) {
-			r = -EAGAIN;
+		do {
+			done = 0;
+			r = kpop_map_run(vcpu, space, &run, &done, &rights, &window);
+			run.l2_gfn += done;
+			run.l1_gfn += done;
+			run.npages -= done;
+		} while (!r && run.npages && done);
+		if (r || run.npages) {
+			r = r ?: -EAGAIN;
 			break;
 		}
 		if (signal_pending(current)) {
@@ -340,6 +347,7 @@ int kpop_emulate_hypercall(struct kvm_vcpu *vcpu, unsigned long nr)
 	long ret = kpop_hypercall(vcpu, nr, &a);
 
 	trace_kvm_kpop_hypercall(nr, a.a0, a.a1, a.a2, a.a3, ret);
+	kpop_free_obsolete(vcpu);
 
 	if (ret == -EINTR) {
 		kvm_handle_signal_exit(vcpu);

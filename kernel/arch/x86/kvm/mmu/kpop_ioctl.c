@@ -72,8 +72,8 @@ static int kpop_run_op(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
 	case KVM_KPOP_OP_SET_ONLY:
 		if (cmd->arg > 1)
 			return -EINVAL;
-		WRITE_ONCE(kv->only, cmd->arg);
-		return 0;
+		/* Nested entry does not look at it yet: rather say so. */
+		return cmd->arg ? -EOPNOTSUPP : 0;
 	default:
 		return -EINVAL;
 	}

@@ -171,6 +171,13 @@ static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	gfn_t i = 0;
 
 	while (i < t->npages) {
+		struct kvm_memory_slot *slot = kpop_l1_slot(vcpu->kvm, t->l1 + i);
+
+		/* Each would go to the dirty ring now; L2's faults come one by one. */
+		if (slot && kvm_slot_dirty_track_enabled(slot) &&
+		    t->rights & KPOP_MAP_W)
+			return;
+
 		struct kvm_page_fault fault = {
 			.addr = gfn_to_gpa(t->l2 + i),
 			.prefetch = prefetch && kpop_max_level(t, t->l2 + i) == PG_LEVEL_4K,
@@ -217,16 +224,17 @@ static void kpop_take_away(struct kpop_space *space, gfn_t l2, gfn_t l2_end,
 
 /*
  * An L1 gfn that too many L2 gfns lead to would make each notifier walk long:
- * the oldest goes.  mmu_lock held for write.
+ * an old one goes.  mmu_lock held for write.
  */
 static void kpop_recycle(struct kpop_vm *kv, const struct kpop_trans *t,
 			 struct kpop_spare *spare)
 {
 	gfn_t last = t->l1 + t->npages - 1;
 	struct kpop_run *run, *oldest = NULL;
+	int n = 0;
 
-	for (run = kpop_rmap_first(kv, t->l1, last); run;
-	     run = kpop_rmap_next(run, t->l1, last))
+	for (run = kpop_rmap_first(kv, t->l1, last); run && n < KPOP_MAX_ALIASES;
+	     run = kpop_rmap_next(run, t->l1, last), n++)
 		if (!oldest || run->seq < oldest->seq)
 			oldest = run;
 	if (!oldest)
@@ -270,6 +278,88 @@ static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
 	return r;
 }
 
+/* How many pages of a range one hold of mmu_lock takes away. */
+#define KPOP_UNMAP_STEP	(1ULL << 12)
+
+/*
+ * Nothing to split a run with: it goes from its end on, one step at a time.
+ * Returns where to go on.
+ */
+static gfn_t kpop_unmap_tail(struct kpop_run *run, gfn_t l2,
+			     struct kpop_spare *spare)
+{
+	gfn_t end = kpop_run_l2_end(run);
+	gfn_t from = max3(l2, run->l2, end - min(end, KPOP_UNMAP_STEP));
+
+	kpop_take_away(run->space, from, end, spare);
+	return l2;
+}
+
+/*
+ * Take [l2, end) of one space away, by what is mapped.  Caller holds kv->lock.
+ * Return: 0, or -EINTR: begin again, what is gone is passed quickly.
+ */
+static int kpop_unmap_space(struct kpop_space *space, gfn_t l2, gfn_t end,
+			    struct kpop_spare *spare)
+{
+	struct kvm *kvm = space->kv->kvm;
+	struct kpop_run *run;
+
+	while (l2 < end) {
+		gfn_t to = end;
+
+		/* The cap must not stand in the way of what frees memory. */
+		kpop_spare_fill(space->kv, spare);
+
+		write_lock(&kvm->mmu_lock);
+		run = kpop_trans_first(space, l2, end);
+		if (run) {
+			l2 = max(l2, run->l2);
+			to = min(end, l2 + KPOP_UNMAP_STEP);
+			run = kpop_trans_first(space, to - 1, to);
+			if (run && kpop_run_l2_end(run) > to && !spare->nr)
+				to = kpop_unmap_tail(run, l2, spare);
+			else
+				kpop_take_away(space, l2, to, spare);
+		}
+		write_unlock(&kvm->mmu_lock);
+
+		l2 = to;
+		if (signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* How many runs one hold of mmu_lock recycles. */
+#define KPOP_RECYCLE_BATCH	64
+
+/* mmu_lock held for write.  Return: 0, -ENOENT, or -EBUSY: some more of it. */
+static int kpop_insert(struct kpop_space *space, const struct kpop_trans *t,
+		       struct kpop_spare *spare)
+{
+	struct kpop_vm *kv = space->kv;
+	int n;
+
+	if (space->dead)
+		return -ENOENT;
+
+	/* What came since it was unmapped. */
+	kpop_take_away(space, t->l2, t->l2 + t->npages, spare);
+
+	for (n = 0; kpop_crowded(kv, t); n++) {
+		if (n == KPOP_RECYCLE_BATCH)
+			return -EBUSY;
+		kpop_recycle(kv, t, spare);
+	}
+
+	write_lock(&kv->tree_lock);
+	kpop_trans_insert(space, t, spare);
+	write_unlock(&kv->tree_lock);
+	return 0;
+}
+
 /*
  * Replace what is there, in every space of that L2 VM and as_id: L2 sees the
  * old page, a fault that L0 or L1 solves, or the new page.  Other spaces only
@@ -279,44 +369,71 @@ static int kpop_replace(struct kpop_space *space, const struct kpop_trans *t,
 			struct kpop_spare *spare)
 {
 	struct kpop_vm *kv = space->kv;
-	gfn_t end = t->l2 + t->npages;
 	struct kpop_space *other;
-	bool crowded;
-	int r;
+	bool small = t->npages <= KPOP_UNMAP_STEP;
+	int r = 0;
 
 	mutex_lock(&kv->lock);
 	list_for_each_entry(other, &kv->spaces, link) {
-		if (other == space || other->kvm_id != space->kvm_id ||
-		    other->as_id != space->as_id)
+		/* A small one goes in the section that puts the new one. */
+		if ((other == space && small) || !kpop_siblings(other, space))
 			continue;
-		r = kpop_spare_fill(kv, spare);
+		r = kpop_unmap_space(other, t->l2, t->l2 + t->npages, spare);
 		if (r)
 			goto out;
+	}
+
+	do {
+		r = kpop_spare_fill(kv, spare);
+		if (r)
+			break;
 		write_lock(&kv->kvm->mmu_lock);
-		kpop_take_away(other, t->l2, end, spare);
+		r = kpop_insert(space, t, spare);
 		write_unlock(&kv->kvm->mmu_lock);
-	}
-
-	r = kpop_spare_fill(kv, spare);
-	if (r)
-		goto out;
-
-	write_lock(&kv->kvm->mmu_lock);
-	if (space->dead) {
-		r = -ENOENT;
-	} else {
-		kpop_take_away(space, t->l2, end, spare);
-		crowded = kpop_crowded(kv, t);
-		if (crowded)
-			kpop_recycle(kv, t, spare);
-		write_lock(&kv->tree_lock);
-		kpop_trans_insert(space, t, spare);
-		write_unlock(&kv->tree_lock);
-	}
-	write_unlock(&kv->kvm->mmu_lock);
+		cond_resched();
+	} while (r == -EBUSY);
 out:
 	mutex_unlock(&kv->lock);
-	return r ?: kpop_wait_walks(kv);
+	WRITE_ONCE(space->unwaited, true);
+	return r;
+}
+
+/* Does a space that must show the same show something else? */
+static bool kpop_siblings_differ(struct kpop_space *space,
+				 const struct kpop_trans *t)
+{
+	struct kpop_vm *kv = space->kv;
+	struct kpop_space *other;
+	bool differ = false;
+
+	if (!READ_ONCE(space->siblings))
+		return false;
+
+	mutex_lock(&kv->lock);
+	list_for_each_entry(other, &kv->spaces, link) {
+		if (other == space || !kpop_siblings(other, space))
+			continue;
+		read_lock(&kv->tree_lock);
+		differ |= kpop_trans_conflicts(other, t);
+		read_unlock(&kv->tree_lock);
+	}
+	mutex_unlock(&kv->lock);
+	return differ;
+}
+
+/* What a remap of this space replaced may be in use by a walk still. */
+static int kpop_wait_replaced(struct kpop_space *space)
+{
+	int r;
+
+	if (!READ_ONCE(space->unwaited))
+		return 0;
+
+	WRITE_ONCE(space->unwaited, false);
+	r = kpop_wait_walks(space->kv);
+	if (r)
+		WRITE_ONCE(space->unwaited, true);
+	return r;
 }
 
 /**
@@ -352,11 +469,16 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 
 	r = kpop_spare_fill(kv, &spare);
 	if (!r) {
-		r = kpop_add(k->space, &t, &spare);
+		if (kpop_siblings_differ(k->space, &t))
+			r = -EBUSY;
+		else
+			r = kpop_add(k->space, &t, &spare);
 		if (r == -EBUSY)
 			r = kpop_replace(k->space, &t, &spare);
 	}
 	kpop_spare_drop(kv, &spare);
+	if (!r)
+		r = kpop_wait_replaced(k->space);
 	if (r)
 		return r;
 
@@ -392,46 +514,6 @@ int kpop_do_load(struct kpop_load_kern *k)
 				    k->ctx.kvm_id, k->ctx.as_id);
 	}
 	return r;
-}
-
-/* How many pages of a range one hold of mmu_lock takes away. */
-#define KPOP_UNMAP_STEP	(1ULL << 12)
-
-/*
- * Take [l2, end) of one space away, by what is mapped.  Caller holds kv->lock.
- * Return: 0, or -EINTR: begin again, what is gone is passed quickly.
- */
-static int kpop_unmap_space(struct kpop_space *space, gfn_t l2, gfn_t end,
-			    struct kpop_spare *spare)
-{
-	struct kvm *kvm = space->kv->kvm;
-	struct kpop_run *run;
-
-	while (l2 < end) {
-		gfn_t to = end;
-
-		/* The cap must not stand in the way of what frees memory. */
-		kpop_spare_fill(space->kv, spare);
-
-		write_lock(&kvm->mmu_lock);
-		run = kpop_trans_first(space, l2, end);
-		if (run) {
-			l2 = max(l2, run->l2);
-			to = min(end, l2 + KPOP_UNMAP_STEP);
-			run = kpop_trans_first(space, to - 1, to);
-			/* Nothing to split a run with: more of it goes. */
-			if (run && !spare->nr)
-				to = kpop_run_l2_end(run);
-			kpop_take_away(space, l2, to, spare);
-		}
-		write_unlock(&kvm->mmu_lock);
-
-		l2 = to;
-		if (signal_pending(current))
-			return -EINTR;
-		cond_resched();
-	}
-	return 0;
 }
 
 /**

@@ -13,7 +13,7 @@
 #include "tdp_mmu.h"
 
 /* How much of L1 is walked between two looks at need_resched(). */
-#define KPOP_WALK_PAGES	512
+#define KPOP_WALK_PAGES	16
 
 typedef bool (*kpop_rmap_fn)(struct kvm *kvm, struct kvm_mmu_page *root,
 			     gfn_t l2, gfn_t l2_end);

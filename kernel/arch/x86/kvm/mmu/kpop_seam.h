@@ -32,6 +32,7 @@ void kpop_reset(struct kvm *kvm);
 
 void kpop_init_vcpu(struct kvm_vcpu *vcpu);
 void kpop_unload_vcpu(struct kvm_vcpu *vcpu);
+void kpop_free_obsolete(struct kvm_vcpu *vcpu);
 void kpop_destroy_vcpu(struct kvm_vcpu *vcpu);
 void kpop_vcpu_virt(struct kvm_vcpu *vcpu, bool on);
 void kpop_walk_end(struct kvm_vcpu *vcpu);
@@ -56,11 +57,6 @@ void kpop_account_pt(struct kvm *kvm, int nr);
 bool __kpop_has_token(struct kvm *kvm, gfn_t l1_gfn, u64 npages);
 void __kpop_track_write(struct kvm *kvm, gpa_t gpa, int bytes);
 
-static inline struct kvm_mmu *kpop_vcpu_mmu(struct kvm_vcpu *vcpu)
-{
-	return &vcpu->arch.kpop_mmu;
-}
-
 /* Is one of these L1 gfns a root token?  Tokens are write-tracked. */
 static inline bool kpop_has_token(struct kvm *kvm, gfn_t l1_gfn, u64 npages)
 {
@@ -79,6 +75,18 @@ static inline void kpop_walk_done(struct kvm_vcpu *vcpu)
 	if (unlikely(vcpu->arch.kpop_walk_epoch))
 		kpop_walk_end(vcpu);
 }
+
+/* Around KVM_RUN, also one that only completes what user space did. */
+static inline void kpop_run_begin(struct kvm_vcpu *vcpu)
+{
+	vcpu->arch.kpop_in_run = true;
+}
+
+static inline void kpop_run_end(struct kvm_vcpu *vcpu)
+{
+	kpop_walk_done(vcpu);
+	vcpu->arch.kpop_in_run = false;
+}
 #else
 static inline int kpop_module_init(void) { return 0; }
 static inline void kpop_module_exit(void) { }
@@ -88,9 +96,12 @@ static inline void kpop_uninit_vm(struct kvm *kvm) { }
 static inline void kpop_reset(struct kvm *kvm) { }
 static inline void kpop_init_vcpu(struct kvm_vcpu *vcpu) { }
 static inline void kpop_unload_vcpu(struct kvm_vcpu *vcpu) { }
+static inline void kpop_free_obsolete(struct kvm_vcpu *vcpu) { }
 static inline void kpop_destroy_vcpu(struct kvm_vcpu *vcpu) { }
 static inline void kpop_vcpu_virt(struct kvm_vcpu *vcpu, bool on) { }
 static inline void kpop_walk_done(struct kvm_vcpu *vcpu) { }
+static inline void kpop_run_begin(struct kvm_vcpu *vcpu) { }
+static inline void kpop_run_end(struct kvm_vcpu *vcpu) { }
 static inline int kpop_emulate_hypercall(struct kvm_vcpu *vcpu, unsigned long nr)
 {
 	return -EIO;
@@ -129,7 +140,6 @@ static inline void kpop_log_pt_masked(struct kvm *kvm,
 				      const struct kvm_memory_slot *slot,
 				      gfn_t gfn, unsigned long mask) { }
 static inline void kpop_account_pt(struct kvm *kvm, int nr) { }
-static inline struct kvm_mmu *kpop_vcpu_mmu(struct kvm_vcpu *vcpu) { return NULL; }
 static inline bool kpop_has_token(struct kvm *kvm, gfn_t l1_gfn, u64 npages)
 {
 	return false;

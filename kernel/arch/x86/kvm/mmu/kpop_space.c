@@ -62,6 +62,14 @@ static bool kpop_invalidate_root(struct kvm *kvm, struct kvm_mmu_page *root)
 	return true;
 }
 
+/* The list of roots may be walked under mmu_lock alone. */
+static void kpop_put_root(struct kvm *kvm, struct kvm_mmu_page *root)
+{
+	read_lock(&kvm->mmu_lock);
+	kvm_tdp_mmu_put_root(kvm, root);
+	read_unlock(&kvm->mmu_lock);
+}
+
 /* Zap a root out of use and put the reference that came with that. */
 static void kpop_zap_root(struct kvm *kvm, struct kvm_mmu_page *root, bool owned)
 {
@@ -101,7 +109,7 @@ static void kpop_free_space(struct kpop_space *space)
 	/* An empty root that a vCPU caught in guest mode was given. */
 	if (space->root) {
 		kpop_zap_space_root(space);
-		kvm_tdp_mmu_put_root(kvm, space->root);
+		kpop_put_root(kvm, space->root);
 	}
 	kpop_uncharge(space->kv, KPOP_SPACE_BYTES);
 	kfree(space);
@@ -207,6 +215,8 @@ struct kpop_guest_mmu *kpop_alloc_guest_mmu(struct kpop_vm *kv, gpa_t holder,
 	return gmmu;
 }
 
+static void kpop_list_space(struct kpop_space *space);
+
 static struct kpop_space *kpop_alloc_space(struct kpop_vm *kv, gpa_t token,
 					   u32 kvm_id, u32 as_id)
 {
@@ -232,10 +242,7 @@ static struct kpop_space *kpop_alloc_space(struct kpop_vm *kv, gpa_t token,
 	if (r)
 		goto err;
 
-	space->listed = true;
-	list_add_tail(&space->link, &kv->spaces);
-	kv->nr_spaces++;
-	kv->kvm->stat.kpop_spaces = kv->nr_spaces;
+	kpop_list_space(space);
 	return space;
 err:
 	kfree(space);
@@ -353,29 +360,48 @@ int kpop_unbind(struct kpop_vm *kv, gpa_t holder)
 	return gmmu ? 0 : -ENOENT;
 }
 
-/* Take the space from the lists; true for the one caller that did. */
-static bool kpop_unlist_space(struct kpop_space *space)
+/* How many spaces of the same L2 VM and as_id there are besides this one. */
+static void kpop_count_siblings(struct kpop_space *space, int change)
+{
+	struct kpop_space *other;
+
+	lockdep_assert_held(&space->kv->lock);
+	list_for_each_entry(other, &space->kv->spaces, link) {
+		if (other == space || !kpop_siblings(space, other))
+			continue;
+		WRITE_ONCE(other->siblings, other->siblings + change);
+		WRITE_ONCE(space->siblings, space->siblings + change);
+	}
+}
+
+static void kpop_list_space(struct kpop_space *space)
+{
+	struct kpop_vm *kv = space->kv;
+
+	space->listed = true;
+	list_add_tail(&space->link, &kv->spaces);
+	kpop_count_siblings(space, 1);
+	kv->nr_spaces++;
+	kv->kvm->stat.kpop_spaces = kv->nr_spaces;
+}
+
+static void kpop_unlist_space(struct kpop_space *space)
 {
 	struct kpop_vm *kv = space->kv;
 	struct kpop_guest_mmu *gmmu;
 	struct hlist_node *next;
-	bool was;
 	int i;
 
-	mutex_lock(&kv->lock);
-	was = space->listed;
-	if (was) {
-		space->listed = false;
-		xa_erase(&kv->tokens, gpa_to_gfn(space->token));
-		list_del(&space->link);
-		kv->nr_spaces--;
-		kv->kvm->stat.kpop_spaces = kv->nr_spaces;
-		hash_for_each_safe(kv->bindings, i, next, gmmu, hnode)
-			if (gmmu->space == space)
-				kpop_unhash_guest_mmu(kv, gmmu);
-	}
-	mutex_unlock(&kv->lock);
-	return was;
+	lockdep_assert_held(&kv->lock);
+	kpop_count_siblings(space, -1);
+	space->listed = false;
+	xa_erase(&kv->tokens, gpa_to_gfn(space->token));
+	list_del(&space->link);
+	kv->nr_spaces--;
+	kv->kvm->stat.kpop_spaces = kv->nr_spaces;
+	hash_for_each_safe(kv->bindings, i, next, gmmu, hnode)
+		if (gmmu->space == space)
+			kpop_unhash_guest_mmu(kv, gmmu);
 }
 
 /**
@@ -393,9 +419,16 @@ void kpop_drop_space(struct kpop_space *space)
 	struct kvm_mmu_page *root;
 	bool owned;
 
-	if (!kpop_unlist_space(space))
+	mutex_lock(&space->kv->lock);
+	if (!space->listed) {
+		mutex_unlock(&space->kv->lock);
 		return;
+	}
 
+	/*
+	 * Out of use first, off the lists then: who finds it gone may take its
+	 * mappings for gone.
+	 */
 	write_lock(&kvm->mmu_lock);
 	space->dead = true;
 	root = space->root;
@@ -404,6 +437,9 @@ void kpop_drop_space(struct kpop_space *space)
 	owned = kpop_invalidate_root(kvm, root);
 	write_unlock(&kvm->mmu_lock);
 
+	kpop_unlist_space(space);
+	mutex_unlock(&space->kv->lock);
+
 	/*
 	 * The translations, by which notifiers find the root, go after the
 	 * last SPTE, also where somebody else invalidated the root.  Nothing
@@ -411,7 +447,7 @@ void kpop_drop_space(struct kpop_space *space)
 	 */
 	if (root) {
 		kpop_zap_root(kvm, root, owned);
-		kvm_tdp_mmu_put_root(kvm, root);
+		kpop_put_root(kvm, root);
 	}
 	kpop_trans_drop_all(space);
 

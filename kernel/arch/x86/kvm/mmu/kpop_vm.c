@@ -176,8 +176,10 @@ void kpop_make_room(struct kpop_vm *kv)
 {
 	struct kpop_space *space;
 
+	int vcpus = atomic_read(&kv->kvm->online_vcpus);
+
 	/* A walk adds at most one table a level, for each vCPU at a time. */
-	if (kpop_bytes(kv) + (u64)KPOP_PT_SLACK * atomic_read(&kv->kvm->online_vcpus) <=
+	if (atomic_read(&kv->nr_pts) <= KPOP_PT_FLOOR * vcpus || kpop_bytes(kv) + (u64)KPOP_PT_SLACK * vcpus <=
 	    READ_ONCE(kv->cap))
 		return;
 
@@ -233,6 +235,8 @@ void kpop_close(struct kpop_vm *kv)
 	mutex_unlock(&kv->lock);
 
 	kpop_drop_all(kv);
+	/* Called by a work, or when no vCPU is left: no signal ends this. */
+	kpop_wait_walks(kv);
 }
 
 void kpop_open(struct kpop_vm *kv)
@@ -325,7 +329,6 @@ void kpop_fill_info(struct kpop_vm *kv, struct kvm_kpop_info *info)
 	struct kpop_space *space;
 
 	info->vm_id = kv->id;
-	info->kpop_only = READ_ONCE(kv->only);
 	info->cap = READ_ONCE(kv->cap);
 	info->bytes = kpop_bytes(kv);
 	info->faults_direct = kv->kvm->stat.kpop_faults_direct;
