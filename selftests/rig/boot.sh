@@ -58,6 +58,15 @@ life=$SECONDS
 seen=
 shown=0
 status=
+show_verdicts() {
+	local lines
+	[ -n "${ON_VERDICT:-}" ] || return 0
+	mapfile -t lines <verdict
+	while [ $shown -lt ${#lines[@]} ]; do
+		"$ON_VERDICT" "${lines[$shown]}"
+		shown=$((shown + 1))
+	done
+}
 while [ -z "$status" ]; do
 	if ! kill -0 $pid 2>/dev/null; then
 		status=died
@@ -66,16 +75,12 @@ while [ -z "$status" ]; do
 	fi
 	now=$(stat -c %s verdict data l?.log | tr '\n' ' ')
 	[ "$now" = "$seen" ] || { seen=$now; life=$SECONDS; }
-	if [ -n "${ON_VERDICT:-}" ]; then
-		while IFS= read -r line; do
-			shown=$((shown + 1))
-			"$ON_VERDICT" "$line"
-		done < <(tail -n +$((shown + 1)) verdict | grep -E '^(TEST|START|BOOT) ' || true)
-	fi
+	show_verdicts
 	[ $((SECONDS - start)) -lt "$limit" ] || status=timeout
 	[ $((SECONDS - life)) -lt "${STUCK:-900}" ] || status=stuck
 	sleep 0.3
 done
+show_verdicts
 echo "$status" >status
 [ "$status" = done ] && exit 0
 

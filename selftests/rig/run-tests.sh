@@ -39,7 +39,7 @@ on_verdict() {
 	set -- $1
 	case $1 in
 	BOOT) echo "  L0 is up: $2" ;;
-	START) ;;
+	START | DONE) ;;
 	TEST) name=$2 verdict=$3 secs=$4; shift 4; echo "  $verdict $name ($secs s)$([ "$verdict" = PASS ] || echo ": $*")" ;;
 	esac
 }
