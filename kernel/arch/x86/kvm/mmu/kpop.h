@@ -89,7 +89,6 @@ struct kpop_vm {
 	atomic_t nr_pts;
 	u64 cap;
 
-
 	/*
 	 * An L2 access by L0 (emulation, page walk) that began before a
 	 * translation went is waited for; see kpop_wait_walks().
@@ -235,6 +234,7 @@ void kpop_spare_drop(struct kpop_vm *kv, struct kpop_spare *spare);
 bool kpop_trans_lookup(struct kpop_space *space, gfn_t l2, struct kpop_trans *t);
 struct kpop_run *kpop_trans_first(struct kpop_space *space, gfn_t l2, gfn_t l2_end);
 bool kpop_trans_conflicts(struct kpop_space *space, const struct kpop_trans *t);
+bool kpop_trans_extend(struct kpop_space *space, const struct kpop_trans *t);
 void kpop_trans_insert(struct kpop_space *space, const struct kpop_trans *t,
 		       struct kpop_spare *spare);
 void kpop_trans_punch(struct kpop_space *space, gfn_t l2, gfn_t l2_end,

@@ -258,7 +258,10 @@ static bool kpop_crowded(struct kpop_vm *kv, const struct kpop_trans *t)
 	return false;
 }
 
-/* The usual case: nothing is taken away, mmu_lock for read is enough. */
+/*
+ * The usual case: nothing is taken away, mmu_lock for read is enough.  Without
+ * spare runs only what needs none is done.
+ */
 static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
 		    struct kpop_spare *spare)
 {
@@ -269,7 +272,13 @@ static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
 	write_lock(&kv->tree_lock);
 	if (space->dead)
 		r = -ENOENT;
-	else if (kpop_trans_conflicts(space, t) || kpop_crowded(kv, t))
+	else if (kpop_crowded(kv, t))
+		r = -EBUSY;
+	else if (kpop_trans_extend(space, t))
+		r = 0;
+	else if (!spare->nr)
+		r = -ENOSPC;
+	else if (kpop_trans_conflicts(space, t))
 		r = -EBUSY;
 	else
 		kpop_trans_insert(space, t, spare);
@@ -467,15 +476,15 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 		.rights = rights,
 	};
 
-	r = kpop_spare_fill(kv, &spare);
-	if (!r) {
-		if (kpop_siblings_differ(k->space, &t))
-			r = -EBUSY;
-		else
-			r = kpop_add(k->space, &t, &spare);
-		if (r == -EBUSY)
-			r = kpop_replace(k->space, &t, &spare);
+	r = -EBUSY;
+	if (!kpop_siblings_differ(k->space, &t)) {
+		r = kpop_add(k->space, &t, &spare);
+		if (r == -ENOSPC)
+			r = kpop_spare_fill(kv, &spare) ?:
+			    kpop_add(k->space, &t, &spare);
 	}
+	if (r == -EBUSY)
+		r = kpop_replace(k->space, &t, &spare);
 	kpop_spare_drop(kv, &spare);
 	if (!r)
 		r = kpop_wait_replaced(k->space);

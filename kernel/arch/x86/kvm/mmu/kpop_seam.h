@@ -102,48 +102,61 @@ static inline void kpop_vcpu_virt(struct kvm_vcpu *vcpu, bool on) { }
 static inline void kpop_walk_done(struct kvm_vcpu *vcpu) { }
 static inline void kpop_run_begin(struct kvm_vcpu *vcpu) { }
 static inline void kpop_run_end(struct kvm_vcpu *vcpu) { }
+
 static inline int kpop_emulate_hypercall(struct kvm_vcpu *vcpu, unsigned long nr)
 {
 	return -EIO;
 }
+
 static inline long kpop_dev_ioctl(unsigned long arg) { return -EINVAL; }
+
 static inline bool kpop_nested_enter(struct kvm_vcpu *vcpu, gpa_t vcpu_holder,
 				     u64 token)
 {
 	return false;
 }
+
 static inline int kpop_reload_guest_mmu(struct kvm_vcpu *vcpu) { return -EIO; }
+
 static inline int kpop_page_fault(struct kvm_vcpu *vcpu, gpa_t l2_gpa,
 				  u64 error_code, void *insn, int insn_len)
 {
 	return -EIO;
 }
+
 static inline bool kpop_unmap_gfn_range(struct kvm *kvm,
 					struct kvm_gfn_range *range, bool flush)
 {
 	return flush;
 }
+
 static inline bool kpop_age_gfn_range(struct kvm *kvm, struct kvm_gfn_range *range,
 				      bool test_only)
 {
 	return false;
 }
+
 static inline bool kpop_zap_gfn_range(struct kvm *kvm, gfn_t start, gfn_t end,
 				      bool flush)
 {
 	return flush;
 }
+
 static inline bool kpop_write_protect_gfn(struct kvm *kvm, gfn_t gfn) { return false; }
+
 static inline void kpop_log_slot(struct kvm *kvm,
 				 const struct kvm_memory_slot *slot) { }
+
 static inline void kpop_log_pt_masked(struct kvm *kvm,
 				      const struct kvm_memory_slot *slot,
 				      gfn_t gfn, unsigned long mask) { }
 static inline void kpop_account_pt(struct kvm *kvm, int nr) { }
+
 static inline bool kpop_has_token(struct kvm *kvm, gfn_t l1_gfn, u64 npages)
 {
 	return false;
 }
+
 static inline void kpop_track_write(struct kvm *kvm, gpa_t gpa, int bytes) { }
 #endif
 

@@ -276,6 +276,39 @@ static void kpop_run_merge(struct kpop_space *space, struct kpop_run *run)
 }
 
 /**
+ * kpop_trans_extend - add a translation to the run that ends where it begins
+ * @space: a live space
+ * @t: what it is
+ *
+ * What L1 maps page by page mostly goes on where it stopped: that takes no
+ * memory.
+ *
+ * Context: as kpop_trans_insert().
+ * Return: false if there is no such run, or something is there already.
+ */
+bool kpop_trans_extend(struct kpop_space *space, const struct kpop_trans *t)
+{
+	struct kpop_run *next = kpop_run_from(space, t->l2);
+	struct kpop_run *prev;
+	struct rb_node *node;
+
+	lockdep_assert_held_write(&space->kv->tree_lock);
+
+	if (next && next->l2 < t->l2 + t->npages)
+		return false;
+
+	node = next ? rb_prev(&next->l2_rb) : rb_last(&space->runs);
+	prev = rb_entry_safe(node, struct kpop_run, l2_rb);
+	if (!prev || kpop_run_l2_end(prev) != t->l2 ||
+	    prev->l1 + prev->npages != t->l1 || prev->rights != t->rights ||
+	    prev->npages + t->npages > KPOP_MAP_MAX_PAGES)
+		return false;
+
+	kpop_run_trim(space, prev, prev->l2, t->l2 + t->npages);
+	return true;
+}
+
+/**
  * kpop_trans_insert - add a translation
  * @space: a live space
  * @t: what it is; must not conflict, see kpop_trans_conflicts()

@@ -179,8 +179,8 @@ void kpop_make_room(struct kpop_vm *kv)
 	int vcpus = atomic_read(&kv->kvm->online_vcpus);
 
 	/* A walk adds at most one table a level, for each vCPU at a time. */
-	if (atomic_read(&kv->nr_pts) <= KPOP_PT_FLOOR * vcpus || kpop_bytes(kv) + (u64)KPOP_PT_SLACK * vcpus <=
-	    READ_ONCE(kv->cap))
+	if (atomic_read(&kv->nr_pts) <= KPOP_PT_FLOOR * vcpus ||
+	    kpop_bytes(kv) + (u64)KPOP_PT_SLACK * vcpus <= READ_ONCE(kv->cap))
 		return;
 
 	mutex_lock(&kv->lock);
@@ -284,6 +284,7 @@ EXPORT_SYMBOL_GPL(kpop_vcpu_virt);
 /* The vCPU thread no longer uses what a walk for L2 found. */
 void kpop_walk_end(struct kvm_vcpu *vcpu)
 {
+	/* Pairs with kpop_wait_walks(): accesses come before this. */
 	smp_store_release(&vcpu->arch.kpop_walk_epoch, 0);
 }
 
@@ -309,6 +310,7 @@ int kpop_wait_walks(struct kpop_vm *kv)
 	kvm_for_each_vcpu(i, vcpu, kv->kvm) {
 		int e;
 
+		/* Pairs with kpop_walk_end(). */
 		while ((e = smp_load_acquire(&vcpu->arch.kpop_walk_epoch)) &&
 		       e - epoch < 0) {
 			if (signal_pending(current))
