@@ -40,7 +40,7 @@ cmdline+=" rcupdate.rcu_cpu_stall_timeout=60 loglevel=5 tsc=reliable no_timer_ch
 qemu=(qemu-system-x86_64 -name kpop-l0 -machine q35,sata=off,smbus=off,i8042=off,vmport=off -accel "$accel" -cpu "$cpu" -smp "${L0_SMP:-2}" -m "${L0_MEM:-5G}"
 	-monitor unix:monitor.sock,server=on,wait=off -nodefaults -no-user-config -no-reboot -display none -kernel "$kernel" -append "$cmdline ${L0_CMDLINE:-}"
 	-drive "file=$image,format=raw,readonly=on,if=none,id=root" -device virtio-blk-pci,drive=root
-	-fw_cfg "name=opt/kpop/job,file=$job" -device virtio-serial-pci,max_ports=16 "${ports[@]}" "${serial[@]}")
+	-fw_cfg "name=opt/kpop/job,file=$job" -device virtio-serial-pci,max_ports=16 "${ports[@]}" "${serial[@]}" ${L0_EXTRA:-})
 
 if [ "${TERMINAL:-0}" != 0 ]; then
 	"${qemu[@]}" && exit 0
