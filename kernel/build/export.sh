@@ -31,8 +31,14 @@ while read -r f; do
 	cmp -s "$pristine/$f" "$src/$f" || echo "$f" >>"$work/changed"
 done <"$work/touched"
 
-# Overlay.
+# Overlay. A file that the tree has as the last preparation wrote it, while kernel/ has another, was edited in kernel/:
+# that edit is the newer one.
 while read -r f; do
+	if [ -s "$state" ] && [ -e "$REPO/kernel/$f" ] && ! cmp -s "$src/$f" "$REPO/kernel/$f" &&
+		grep -qxF "$(sha256sum <"$src/$f" | cut -d' ' -f1) $f" "$state"; then
+		note "kernel/$f was edited since make kernel-tree: not overwritten"
+		continue
+	fi
 	case "$f" in
 	arch/x86/kvm/*kpop* | arch/x86/include/*kpop* | include/*kpop* | Documentation/*kpop* | tools/*kpop*)
 		mkdir -p "$REPO/kernel/$(dirname "$f")"
