@@ -7,7 +7,7 @@
 #   MEM SMP  MiB and vCPUs (1536 and 2 for L1, 512 and 2 for L2)
 #   KVMOPT   options for kvm.ko in an L1, "opt=val opt=val"
 #   CMDLINE  more kernel command line
-#   CPU      QEMU's -cpu (host)
+#   CPU      QEMU's -cpu (host, without paravirtual EOI: see vm_start)
 #   ACCEL    kvm
 #   BOOT_SECONDS  until the agent must answer
 # and for l1, l2: T=seconds until the command is killed (status 124).
@@ -90,7 +90,9 @@ vm_start() {
 	cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=$NEXT kpop.name=$name"
 	cmdline="$cmdline panic=-1 hung_task_panic=0 rcupdate.rcu_cpu_stall_timeout=${STALL:-60} tsc=reliable no_timer_check loglevel=5"
 	[ -n "$KVMOPT" ] && cmdline="$cmdline kpop.kvm=$(echo $KVMOPT | tr ' ' ,)"
-	qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host} -smp $smp -m $mem \
+	# QEMU 7.2's TCG keeps the vector that a VMRUN injected as a pending exception until the guest's next exit, and may
+	# deliver it once more, interrupts off or not. An EOI that exits, the first thing that a handler does, leaves no room.
+	qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host,kvm-pv-eoi=off} -smp $smp -m $mem \
 		-nodefaults -no-user-config -no-reboot -display none -L /usr/share/qemu \
 		-kernel /boot/bzImage -append "$cmdline $CMDLINE" \
 		-drive file=/dev/vda,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \

@@ -13,7 +13,7 @@ rm -rf "$top"
 mkdir -p "$top"
 
 export L0_ACCEL=tcg,thread=single L0_CPU=max,-erms,-xsave L0_SMP=1 L0_MEM=3G STUCK=${STUCK:-300}
-export L0_CMDLINE="idle=poll transparent_hugepage=never"
+export L0_CMDLINE="transparent_hugepage=never"
 export L0_EXTRA="-icount shift=1,sleep=off"
 
 one() { # KIND-WHERE
