@@ -49,6 +49,8 @@ static void kpop_call_begin(struct kpop_call *c)
 	c->target = c->policy->target;
 	c->task = current;
 	c->in_kfunc = false;
+	c->used = 0;
+	c->metered = 0;
 	c->err = 0;
 	c->start_ns = ktime_get_ns();
 	c->cpu_base = kpop_cpu_time(current);

@@ -5,7 +5,9 @@
  * The budget of CPU time is checked at kfunc entry, at return, and by a
  * watchdog, which ejects while the hook still runs: the VM goes on without
  * waiting for it.  CPU time is the scheduler's, brought up to date at each
- * tick: a measure for a budget of many ticks, at the price of a load.
+ * tick: a measure for a budget of many ticks, at the price of a load.  If L0
+ * is itself a VM, time that its host takes away looks like CPU time of
+ * whoever was running: see kpop_meter().
  *
  * Errors and delays are counted until something changes.
  */
@@ -95,6 +97,20 @@ static u64 kpop_call_used(struct kpop_call *c)
 	return now > base ? now - base : 0;
 }
 
+/*
+ * Between two looks a hook that runs uses about what the watchdog's interval
+ * is; more is time in which this CPU did not run.  Caller holds the lock of
+ * the list that @c is on.
+ */
+static u64 kpop_meter(struct kpop_call *c, u64 used)
+{
+	if (used > c->used) {
+		c->metered += min_t(u64, used - c->used, KPOP_LOOK_NS);
+		c->used = used;
+	}
+	return c->metered;
+}
+
 /**
  * kpop_call_overdrawn - eject if a hook call is over the budget by itself
  * @c: a call of the current task
@@ -103,12 +119,17 @@ static u64 kpop_call_used(struct kpop_call *c)
  */
 bool kpop_call_overdrawn(struct kpop_call *c)
 {
+	struct kpop_hook_cpu *hc;
 	u64 used;
 
 	/* The clock says no in most cases. */
 	if (ktime_get_ns() - c->start_ns < KPOP_BUDGET_NS)
 		return false;
-	used = kpop_call_used(c);
+
+	hc = per_cpu_ptr(c->target->cpu, c->cpu);
+	spin_lock_bh(&hc->lock);
+	used = kpop_meter(c, kpop_call_used(c));
+	spin_unlock_bh(&hc->lock);
 	if (used < KPOP_BUDGET_NS)
 		return false;
 
@@ -129,6 +150,7 @@ static void kpop_watch_call(struct kpop_call *c, u64 now, u64 *sum)
 
 	/* The scheduler's figure may be brought up to date during the call. */
 	used = min(used, now > c->start_ns ? now - c->start_ns : 0);
+	used = kpop_meter(c, used);
 
 	if (used > KPOP_LONG_CALL_NS) {
 		*sum += used;

@@ -42,7 +42,9 @@ struct btf;
 /* A hook must not sleep either: the longest call by the clock. */
 #define KPOP_STUCK_NS		(10 * NSEC_PER_SEC)
 /* How often the watchdog looks while a hook runs. */
-#define KPOP_WATCH_JIFFIES	max(HZ / 40, 1)
+#define KPOP_WATCH_JIFFIES	max(HZ / 100, 1)
+/* What may pass between two looks at a call that does run. */
+#define KPOP_LOOK_NS		(2 * KPOP_WATCH_JIFFIES * TICK_NSEC)
 /* Own errors in a row. */
 #define KPOP_MAX_ERRORS		64
 /* Delays of one L2 gfn with nothing changed. */
@@ -96,6 +98,8 @@ struct kpop_policy {
  * @cpu_base: CPU time of @task that is not the hook's
  * @cpu_mark: CPU time of @task when it entered the kfunc it is in
  * @in_kfunc: in a kfunc: the core's time, not the hook's
+ * @used: the hook's CPU time at the last look, under kpop_hook_cpu.lock
+ * @metered: what of it counts, see kpop_meter(); under kpop_hook_cpu.lock
  * @err: the last error that a kfunc got from the core
  */
 struct kpop_call {
@@ -108,6 +112,8 @@ struct kpop_call {
 	u64 start_ns;
 	u64 cpu_base;
 	u64 cpu_mark;
+	u64 used;
+	u64 metered;
 	bool in_kfunc;
 	int err;
 };
