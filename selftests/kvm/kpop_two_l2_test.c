@@ -138,8 +138,20 @@ static void test_bindings(struct l1_shared *sh)
 	G_CHECK(there(sh, L2_TWO), "finds the space as it was");
 	G_EXPECT(kpop_load(token_of(2), l2->holder, ID_ONE, 1), 0,
 		 "LOAD of another space for the same holder");
+	G_CHECK(there(sh, L2_TWO), "leaves it bound to the first one");
+	l2_set_root(l2, token_of(2));
+	G_EXPECT(l2_call(l2, l2_read, l2_gva(1), 0), L2_EXIT_FAULT,
+		 "under the other token it does not see what the first one has");
+	G_EXPECT(kpop_unload_holder(token_of(2), l2->holder, ID_ONE, 1), 0,
+		 "UNLOAD of that binding");
+	G_EXPECT(kpop_unload_holder(token_of(2), l2->holder, ID_ONE, 1), -ENOENT,
+		 "and once more");
+	l2_set_root(l2, token_of(1));
+	G_CHECK(there(sh, L2_TWO), "leaves the first one");
+	kpop_load(token_of(2), l2->holder, ID_ONE, 1);
+	G_EXPECT(kpop_unload_holder(0, l2->holder, ID_TWO, 0), 0, "UNLOAD of all");
 	G_EXPECT(l2_call(l2, l2_read, l2_gva(0), 0), L2_EXIT_FAULT,
-		 "its old token is not taken any more");
+		 "takes the first one too");
 	kpop_load(token_of(1), l2->holder, ID_TWO, 0);
 	G_CHECK(there(sh, L2_TWO), "and is again after a LOAD");
 }

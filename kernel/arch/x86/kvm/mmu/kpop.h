@@ -209,13 +209,14 @@ u32 kpop_fill_spaces(struct kpop_vm *kv, struct kvm_kpop_space_info *to, u32 max
 struct kpop_guest_mmu *kpop_alloc_guest_mmu(struct kpop_vm *kv, gpa_t holder,
 					    struct kpop_space *space);
 void kpop_put_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmmu);
-struct kpop_guest_mmu *kpop_find_guest_mmu(struct kpop_vm *kv, gpa_t holder);
+struct kpop_guest_mmu *kpop_find_guest_mmu(struct kpop_vm *kv, gpa_t holder,
+					   gpa_t token);
 struct kpop_space *kpop_get_space(struct kpop_vm *kv, gpa_t token);
 void kpop_put_space(struct kpop_space *space);
 void kpop_drop_space(struct kpop_space *space);
 void kpop_zap_space_root(struct kpop_space *space);
 int kpop_bind(struct kpop_vm *kv, gpa_t holder, gpa_t token, u32 kvm_id, u32 as_id);
-int kpop_unbind(struct kpop_vm *kv, gpa_t holder);
+int kpop_unbind(struct kpop_vm *kv, gpa_t holder, gpa_t token);
 struct kvm_mmu_page *kpop_space_root(struct kvm_vcpu *vcpu,
 				     struct kpop_space *space);
 

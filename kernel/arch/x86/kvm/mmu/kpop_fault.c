@@ -167,8 +167,8 @@ static struct kpop_space *kpop_bound_space(struct kpop_vm *kv, gpa_t holder,
 
 	mutex_lock(&kv->lock);
 	*gen = kv->bind_gen;
-	gmmu = kpop_find_guest_mmu(kv, holder);
-	if (gmmu && gmmu->space->token == token) {
+	gmmu = kpop_find_guest_mmu(kv, holder, token);
+	if (gmmu) {
 		space = gmmu->space;
 		refcount_inc(&space->count);
 	}

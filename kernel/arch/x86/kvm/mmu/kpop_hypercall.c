@@ -125,7 +125,7 @@ static long kpop_hc_unload(struct kpop_vm *kv, u64 op, gpa_t holder, gpa_t token
 		return -EINVAL;
 
 	if (op == KPOP_OP_UNLOAD_HOLDER) {
-		r = kpop_unbind(kv, holder);
+		r = kpop_unbind(kv, holder, token);
 		if (r)
 			return r;
 	} else {

@@ -143,19 +143,24 @@ void kpop_put_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmmu)
 }
 
 /**
- * kpop_find_guest_mmu - find the binding of a vcpu_holder
+ * kpop_find_guest_mmu - find the binding of a vcpu_holder to a token
  * @kv: the L1 VM; the caller holds kv->lock
  * @holder: GPA of vmcb12 / vmcs12
+ * @token: GPA of L1's root page
+ *
+ * A holder may be bound to several tokens: an L2 switches between them by
+ * VMFUNC, and L1 when a vCPU of L2 enters or leaves SMM.
  *
  * Return: the binding without a reference, or NULL.
  */
-struct kpop_guest_mmu *kpop_find_guest_mmu(struct kpop_vm *kv, gpa_t holder)
+struct kpop_guest_mmu *kpop_find_guest_mmu(struct kpop_vm *kv, gpa_t holder,
+					   gpa_t token)
 {
 	struct kpop_guest_mmu *gmmu;
 
 	lockdep_assert_held(&kv->lock);
 	hash_for_each_possible(kv->bindings, gmmu, hnode, gpa_to_gfn(holder))
-		if (gmmu->vcpu_holder == holder)
+		if (gmmu->vcpu_holder == holder && gmmu->space->token == token)
 			return gmmu;
 	return NULL;
 }
@@ -173,8 +178,8 @@ static void kpop_unhash_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmm
 /**
  * kpop_alloc_guest_mmu - bind a vcpu_holder to an address space
  * @kv: the L1 VM; the caller holds kv->lock
- * @holder: GPA of vmcb12 / vmcs12; an earlier binding of it is replaced
- * @space: a listed space
+ * @holder: GPA of vmcb12 / vmcs12
+ * @space: a listed space; what else the holder is bound to stays
  *
  * Return: the binding (the hash has the reference), or ERR_PTR(-E2BIG),
  * ERR_PTR(-ENOMEM).
@@ -182,11 +187,12 @@ static void kpop_unhash_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmm
 struct kpop_guest_mmu *kpop_alloc_guest_mmu(struct kpop_vm *kv, gpa_t holder,
 					    struct kpop_space *space)
 {
-	struct kpop_guest_mmu *old = kpop_find_guest_mmu(kv, holder);
 	struct kpop_guest_mmu *gmmu;
 
-	if (old && old->space == space)
-		return old;
+	/* A token stands for one listed space. */
+	gmmu = kpop_find_guest_mmu(kv, holder, space->token);
+	if (gmmu)
+		return gmmu;
 
 	if (kv->nr_bindings >= KPOP_MAX_BINDINGS ||
 	    kpop_charge(kv, sizeof(*gmmu)))
@@ -197,9 +203,6 @@ struct kpop_guest_mmu *kpop_alloc_guest_mmu(struct kpop_vm *kv, gpa_t holder,
 		kpop_uncharge(kv, sizeof(*gmmu));
 		return ERR_PTR(-ENOMEM);
 	}
-
-	if (old)
-		kpop_unhash_guest_mmu(kv, old);
 
 	gmmu->vcpu_holder = holder;
 	gmmu->kvm_id = space->kvm_id;
@@ -342,22 +345,30 @@ int kpop_bind(struct kpop_vm *kv, gpa_t holder, gpa_t token, u32 kvm_id, u32 as_
 }
 
 /**
- * kpop_unbind - drop the binding of a holder; no mapping goes
+ * kpop_unbind - drop what a holder is bound to; no mapping goes
  * @kv: the L1 VM
  * @holder: GPA of vmcb12 / vmcs12
+ * @token: the binding to this token, or 0: all of them
  *
- * Return: 0 or -ENOENT.
+ * Return: 0, or -ENOENT if there was none.
  */
-int kpop_unbind(struct kpop_vm *kv, gpa_t holder)
+int kpop_unbind(struct kpop_vm *kv, gpa_t holder, gpa_t token)
 {
 	struct kpop_guest_mmu *gmmu;
+	struct hlist_node *next;
+	int r = -ENOENT;
 
 	mutex_lock(&kv->lock);
-	gmmu = kpop_find_guest_mmu(kv, holder);
-	if (gmmu)
+	hash_for_each_possible_safe(kv->bindings, gmmu, next, hnode,
+				    gpa_to_gfn(holder)) {
+		if (gmmu->vcpu_holder != holder ||
+		    (token && gmmu->space->token != token))
+			continue;
 		kpop_unhash_guest_mmu(kv, gmmu);
+		r = 0;
+	}
 	mutex_unlock(&kv->lock);
-	return gmmu ? 0 : -ENOENT;
+	return r;
 }
 
 /* How many spaces of the same L2 VM and as_id there are besides this one. */

@@ -53,9 +53,10 @@
  * LOAD          create or find the address space of @token and bind @holder
  *               (GPA of vmcb12 / vmcs12, page aligned) to it.  @token is the
  *               GPA of a page of zeroes that L1 owns and puts in nCR3 / EPTP.
- *               @kvm_id is L1's number of its L2 VM, 1 to 2^32 - 1.
- * UNLOAD_HOLDER drop the binding of @holder.  No mapping is freed as long as
- *               the root lives.
+ *               @kvm_id is L1's number of its L2 VM, 1 to 2^32 - 1.  A holder
+ *               may be bound to several tokens at a time.
+ * UNLOAD_HOLDER drop the binding of @holder to @token, with @token 0 all of
+ *               its bindings.  No mapping is freed as long as the root lives.
  * UNLOAD_ROOT   drop the address space of @token and every binding to it;
  *               @holder must be 0.  On return L2 cannot use its mappings.
  *
