@@ -3,7 +3,8 @@
 l1_need || fail "no L1"
 l1 'grep -c ^processor /proc/cpuinfo; uname -r; ls /sys/module | grep kvm' || fail "no command in L1"
 l1 l2_start || fail "no L2"
-out=$(l1 "l2 'hostname; memtest 64 2'") || fail "L2: $out"
+small && mib=24 || mib=64
+out=$(l1 "l2 'hostname; memtest $mib 2'") || fail "L2: $out"
 echo "$out"
 echo "$out" | grep -q '^l2$' || fail "that was not L2"
 l1 "l2 'exit 7'"

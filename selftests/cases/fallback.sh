@@ -1,6 +1,8 @@
-# A running L2 moves to L1's own page tables when its policy goes, and never notices: data before, during and after.
+# A running L2 gets another policy, and moves to L1's own page tables when that one goes; it never notices: data before,
+# during and after.
 . /kpop/lib.sh
 MIB=96
+small && MIB=24
 want=$(memtest $MIB 1 | sed -n 's/.*checksum //p')
 l1_start || fail "no L1"
 p=$(l1_pid)
@@ -10,6 +12,17 @@ l1_stat() { l1 "kvm_stat \$(vm_pid l2) $1"; }
 [ "$(l1_stat kpop_guest_active)" = 1 ] || fail "L2 is not on KPOP"
 [ "$(kvm_stat $p mmu_cache_miss)" = 0 ] || fail "L0 shadows pages of an L2 on KPOP"
 echo "ok - L2 is on KPOP, no shadow page in L0, $(kvm_stat $p kpop_maps) MAPs"
+
+before=$(kvm_stat $p kpop_maps)
+T=200 l1 "T=200 l2 'memtest $MIB 1 8'" >$RUN/during 2>&1 &
+during=$!
+sleep 3
+out=$(kpopctl swap /kpop/bpf/kpop_lazy.bpf.o --name l1 2>&1) || fail "$out"
+wait $during || fail "L2 did not survive the swap: $(cat $RUN/during)"
+grep -q "checksum $want" $RUN/during || fail "wrong data over the swap: $(cat $RUN/during)"
+kpopctl status --name l1 | grep -q kpop_lazy || fail "kpop_lazy is not at work"
+[ "$(l1_stat kpop_guest_fallbacks)" = 0 ] || fail "the swap made a fallback"
+echo "ok - L2 verified its memory while the policy was swapped, $(($(kvm_stat $p kpop_maps) - before)) MAPs meanwhile"
 
 T=200 l1 "T=200 l2 'memtest $MIB 1 12'" >$RUN/during 2>&1 &
 during=$!

@@ -1,4 +1,4 @@
-# What L0 does with its job. The job comes by fw_cfg (or lies at /kpop/job of a rig without it), one line each:
+# What L0 does with its job. The job comes by fw_cfg (or on a disk, kpop.job), one line each:
 #   TEST name seconds command...     a test; exit status 0 pass, 4 skip (last line of output is the reason), else fail
 #   SHELL                            a shell on the console, with an L1 running
 # Verdicts go to the port kpop.verdict, output and files to kpop.data as "FILE name bytes" and the bytes.
@@ -7,15 +7,16 @@
 VERDICT=/dev/virtio-ports/kpop.verdict
 DATA=/dev/virtio-ports/kpop.data
 job=/sys/firmware/qemu_fw_cfg/by_name/opt/kpop/job/raw
-[ -e $job ] || job=/kpop/job
-cp $job $RUN/job || { echo "kpop: no job"; exit 1; }
+[ -e $job ] || job=$KPOP_JOB
+# A disk is padded with zeros.
+tr -d '\000' <$job >$RUN/job || { echo "kpop: no job"; exit 1; }
 [ -e $VERDICT ] || VERDICT=/dev/console
 [ -e $DATA ] || DATA=/dev/null
 
 verdict() { echo "$*" >$VERDICT; }
 send_file() { # FILE NAME
 	local n=$(stat -c %s $1)
-	{ echo "FILE $2 $n"; cat $1; } >$DATA
+	{ echo "FILE $2 $n"; cat $1; } >>$DATA
 }
 
 run_test() { # NAME SECONDS CMD...

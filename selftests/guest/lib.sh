@@ -4,7 +4,7 @@
 #
 # Variables that a caller may set before l1_start or l2_start:
 #   NAME     which VM (default l1, l2); several may run at once
-#   MEM SMP  MiB and vCPUs (1536 and 2 for L1, 512 and 2 for L2)
+#   MEM SMP  MiB and vCPUs (1536 and 2 for L1, 512 and 2 for L2; on a small machine 512, 128, and 1)
 #   KVMOPT   options for kvm.ko in an L1, "opt=val opt=val"
 #   CMDLINE  more kernel command line
 #   CPU      QEMU's -cpu (host, without paravirtual EOI: see vm_start)
@@ -13,6 +13,7 @@
 # and for l1, l2: T=seconds until the command is killed (status 124).
 
 RUN=/run/kpop
+CGROUP=/sys/fs/cgroup
 LEVEL=${KPOP_LEVEL:-0}
 NEXT=$((LEVEL + 1))
 SLOW=${KPOP_SLOW:-1}
@@ -21,6 +22,9 @@ AGENT_PORTS=6
 say() { echo "$*" >&2; }
 skip() { echo "$*"; exit 4; }
 fail() { echo "FAIL: $*"; exit 1; }
+
+# Bochs has 2 GiB and one CPU for L0.
+small() { [ $(sed -n 's/^MemTotal: *\([0-9]*\) .*/\1/p' /proc/meminfo) -lt $([ $LEVEL = 0 ] && echo 2200000 || echo 700000) ]; }
 
 # Options that this kernel does not know are an error, except that a bare base has none of kpop's.
 kvm_load() {
@@ -62,6 +66,11 @@ log_mark() {
 	done
 }
 
+# Bytes of kernel memory that a VM costs this level, without the VMM's own page tables.
+vm_kernel_bytes() {
+	awk '$1 == "kernel" { k = $2 } $1 == "pagetables" { p = $2 } END { printf "%d\n", k - p }' $CGROUP/$1/memory.stat
+}
+
 vm_pid() { cat $RUN/$1.pid 2>/dev/null; }
 vm_alive() { local p=$(vm_pid $1); [ -n "$p" ] && [ -d /proc/$p ] && ! grep -q '^State:.*Z' /proc/$p/status; }
 
@@ -74,6 +83,10 @@ vm_start() {
 	1) mem=${MEM:-1536} smp=${SMP:-2} ;;
 	*) mem=${MEM:-512} smp=${SMP:-2} ;;
 	esac
+	if small; then
+		[ $NEXT = 1 ] && mem=${MEM:-512} || mem=${MEM:-128}
+		smp=${SMP:-1}
+	fi
 	log_start $NEXT
 	rm -f $RUN/$name.agent.*
 	i=0
@@ -92,10 +105,12 @@ vm_start() {
 	[ -n "$KVMOPT" ] && cmdline="$cmdline kpop.kvm=$(echo $KVMOPT | tr ' ' ,)"
 	# QEMU 7.2's TCG keeps the vector that a VMRUN injected as a pending exception until the guest's next exit, and may
 	# deliver it once more, interrupts off or not. An EOI that exits, the first thing that a handler does, leaves no room.
-	qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host,kvm-pv-eoi=off} -smp $smp -m $mem \
+	# A memcg of its own: what its kernel memory is, and may be, is seen there.
+	mkdir -p $CGROUP/$name
+	sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $CGROUP/$name qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host,kvm-pv-eoi=off} -smp $smp -m $mem \
 		-nodefaults -no-user-config -no-reboot -display none -L /usr/share/qemu \
 		-kernel /boot/bzImage -append "$cmdline $CMDLINE" \
-		-drive file=/dev/vda,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \
+		-drive file=$KPOP_ROOT,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \
 		-device virtio-serial-pci,max_ports=16 $ports $logs "$@" </dev/null >$RUN/$name.qemu 2>&1 &
 	echo $! >$RUN/$name.pid
 	i=0

@@ -60,6 +60,22 @@ static void test_lazy(struct l2 *l2, struct l1_shared *sh)
 	G_EXPECT(l2->faults, 0, "faults that reached L1");
 }
 
+/* Eager never waits: what is not resident in L0 becomes lazy (4a.9). */
+static void test_absent(struct l2 *l2, struct l1_shared *sh)
+{
+	u64 page = 3 * PAGES_2M + 100, before, i;
+
+	G_EXPECT(kpop_map(TOKEN, KPOP_MAP_RWX, l2_gfn(page), pool_gfn(page), 8), 8,
+		 "eager MAP of 8 pages that L0 has not");
+	sync_info(sh);
+	before = sh->val[V_DIRECT];
+	for (i = page; i < page + 8; i++)
+		G_CHECK(l2_reads(l2, l2_gva(i), 0), "L2 reads absent page %lu", i);
+	sync_info(sh);
+	G_EXPECT(sh->val[V_DIRECT] - before, 8, "faults in L0 then");
+	G_EXPECT(l2->faults, 0, "faults that reached L1");
+}
+
 static void test_rights(struct l2 *l2)
 {
 	long r;
@@ -206,6 +222,7 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 	l2_on_kpop(l2, TOKEN, KVM_ID, 0);
 	test_data(l2);
 	test_lazy(l2, sh);
+	test_absent(l2, sh);
 	test_huge(l2, sh);
 	test_rights(l2);
 	test_unmap(l2);

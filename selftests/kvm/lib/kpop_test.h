@@ -99,6 +99,7 @@ struct l2 {
 	u64 launched;
 	u64 flush;		/* next entry flushes L2's TLB: root changed */
 	u64 no_call_exit;	/* SVM: do not intercept VMMCALL */
+	u64 eptp_flags;		/* VMX: instead of write-back, four levels */
 	l2_fn fn;
 	u64 a, b, ret;
 };

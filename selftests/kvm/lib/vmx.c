@@ -28,7 +28,11 @@ void vmx_reset(struct l2 *l2, void *rip)
 	GUEST_ASSERT(!vmptrld(vmx_of(l2)->vmcs_gpa));
 	vmwrite(GUEST_RIP, (u64)rip);
 	vmwrite(GUEST_RSP, l2->stack);
-	vmwrite(GUEST_RFLAGS, 2);
+	/*
+	 * With IF: L1 has no interrupts for L2, but Bochs 2.7 lets none of L0's
+	 * through that came while L0 had IF clear and L2 has too.
+	 */
+	vmwrite(GUEST_RFLAGS, 0x202);
 	vmwrite(VM_ENTRY_INTR_INFO_FIELD, 0);
 }
 
@@ -71,7 +75,7 @@ void vmx_enter(struct l2 *l2)
 {
 	GUEST_ASSERT(!vmptrld(vmx_of(l2)->vmcs_gpa));
 	if (l2->root)
-		vmwrite(EPT_POINTER, l2->root | EPTP_WB_4LEVEL);
+		vmwrite(EPT_POINTER, l2->root | (l2->eptp_flags ?: EPTP_WB_4LEVEL));
 	l2->flush = 0;
 	__GUEST_ASSERT(!kpop_vmx_run(l2->launched, &l2->regs),
 		       "VM entry failed, error %lu", vmreadz(VM_INSTRUCTION_ERROR));
