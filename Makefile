@@ -33,10 +33,10 @@ bench:
 	@$(BUILD) plain
 	@$(RIG)/bench.sh
 
-#: make fuzz       long runs of the fuzzing tests; SECONDS_EACH=600
+#: make fuzz       hostile L1s against the debug kernel; TIME=seconds (60), SEED=n (1)
 fuzz:
-	@$(BUILD) $(FLAVOURS)
-	@$(RIG)/run-tests.sh fuzz $(FLAVOURS)
+	@$(BUILD) debug
+	@VENDOR=amd $(RIG)/run-tests.sh fuzz debug
 
 #: make shell      a shell in L0 on this terminal, with an L1 running; leave with "exit"
 shell:

@@ -64,6 +64,9 @@ run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 	echo "SLOW $slow" >"$dir/job"
 	: >"$dir/expected"
 	while read -r name _ secs cmd; do
+		# make fuzz TIME=... SEED=...
+		[[ $cmd != *@TIME@* ]] || secs=$((${TIME:-60} + 120))
+		cmd=${cmd//@TIME@/${TIME:-60}} cmd=${cmd//@SEED@/${SEED:-1}}
 		echo "TEST $name $secs $cmd" >>"$dir/job"
 		echo "$name" >>"$dir/expected"
 		limit=$((limit + secs + 30))

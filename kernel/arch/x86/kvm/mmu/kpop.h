@@ -12,12 +12,14 @@
  *   kpop_map.c        install, remap, unmap
  *   kpop_fault.c      an L2 vCPU: its mmu, its faults, L2 gpa -> L1 gpa
  *   kpop_notify.c     what L0 does to its own memory: notifiers, dirty log
+ *   kpop_track.c      what L2 accessed and wrote, kept for L1
  *   kpop_hypercall.c  the hypercalls: every argument is checked here
  *   kpop_policy.c     struct_ops plumbing
  *   kpop_target.c     attach, swap, detach, lifetimes
  *   kpop_dispatch.c   calls of hooks, checks of what they return
  *   kpop_eject.c      ejection: budget, watchdog, errors, progress
  *   kpop_kfunc.c      what a hook may call
+ *   kpop_check.c      proof of the tables, for tests
  *   kpop_ioctl.c      the controller's door on /dev/kvm
  *   kpop_guest.c      the other side: KVM as an L1 on KPOP
  *
@@ -42,11 +44,14 @@ struct kpop_call;
 /* Bounds of one VM; all memory below is also charged to a memcg. */
 #define KPOP_MAX_SPACES		4096
 #define KPOP_MAX_BINDINGS	16384
-#define KPOP_DEFAULT_CAP	(1ULL << 30)
+#define KPOP_DEFAULT_CAP	BIT_ULL(30)
 /* What one vCPU may add in page tables between two looks at the cap. */
 #define KPOP_PT_SLACK		(PT64_ROOT_MAX_LEVEL * PAGE_SIZE)
 /* Page tables for each vCPU that no cap takes away: an L2 must get on. */
 #define KPOP_PT_FLOOR		16
+
+/* Ranges that L1 logs at a time; each fault looks through them. */
+#define KPOP_MAX_LOGS		128
 
 /* As RMAP_RECYCLE_THRESHOLD: how many L2 gfns may lead to one L1 gfn. */
 #define KPOP_MAX_ALIASES	1000
@@ -72,6 +77,8 @@ struct kpop_vm {
 	unsigned int nr_spaces;
 	unsigned int nr_bindings;
 	u64 bind_gen;				/* changes with bindings */
+	struct list_head logs;			/* changed under mmu_lock too */
+	unsigned int nr_logs;
 	bool closed;				/* no LOAD: going, or no policy */
 	atomic_t virt_vcpus;			/* vCPUs with SVM or VMX on */
 
@@ -213,6 +220,7 @@ struct kpop_guest_mmu *kpop_find_guest_mmu(struct kpop_vm *kv, gpa_t holder,
 					   gpa_t token);
 struct kpop_space *kpop_get_space(struct kpop_vm *kv, gpa_t token);
 void kpop_put_space(struct kpop_space *space);
+struct kvm_mmu_page *kpop_get_root(struct kpop_space *space);
 void kpop_drop_space(struct kpop_space *space);
 void kpop_zap_space_root(struct kpop_space *space);
 int kpop_bind(struct kpop_vm *kv, gpa_t holder, gpa_t token, u32 kvm_id, u32 as_id);
@@ -241,8 +249,34 @@ void kpop_trans_insert(struct kpop_space *space, const struct kpop_trans *t,
 void kpop_trans_punch(struct kpop_space *space, gfn_t l2, gfn_t l2_end,
 		      struct kpop_spare *spare);
 void kpop_trans_drop_all(struct kpop_space *space);
+int kpop_trans_toggle_rmap(struct kpop_space *space);
 struct kpop_run *kpop_rmap_first(struct kpop_vm *kv, gfn_t l1, gfn_t l1_last);
 struct kpop_run *kpop_rmap_next(struct kpop_run *run, gfn_t l1, gfn_t l1_last);
+
+/* kpop_track.c */
+enum kpop_log_state {
+	KPOP_LOG_NONE,
+	KPOP_LOG_CLEAN,
+	KPOP_LOG_DIRTY,
+};
+
+enum kpop_log_state kpop_log_access(struct kpop_space *space, gfn_t l2, bool write);
+void kpop_log_walk(struct kpop_space *space, gfn_t l2);
+void kpop_log_drop_all(struct kpop_vm *kv);
+int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages);
+int kpop_log_stop(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages);
+long kpop_log_read(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
+		   unsigned long *to);
+long kpop_age_range(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
+		    unsigned long *to, bool test_only);
+
+/* kpop_check.c */
+#define KPOP_CHECK_MAX_LEAFS	BIT_ULL(20)
+
+#ifdef CONFIG_KVM_PROVE_MMU
+void kpop_check(struct kpop_vm *kv, struct kvm_kpop_check *c);
+int kpop_plant(struct kpop_vm *kv, u32 what);
+#endif
 
 /* kpop_map.c: what the kfuncs wrap */
 
@@ -283,7 +317,7 @@ int kpop_install(struct kvm_vcpu *vcpu, struct kpop_space *space,
 		 struct kvm_page_fault *fault, bool wait);
 struct kvm_memory_slot *kpop_l1_slot(struct kvm *kvm, gfn_t l1);
 int kpop_unmap_range(struct kpop_vm *kv, u32 kvm_id, u32 as_id, bool all_as,
-		      gfn_t l2, u64 npages);
+		     gfn_t l2, u64 npages);
 
 /* kpop_dispatch.c: negative returns are what the hypercall answers */
 bool kpop_policy_ready(struct kpop_vm *kv);

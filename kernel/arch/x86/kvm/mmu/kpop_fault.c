@@ -99,9 +99,12 @@ static gpa_t kpop_gva_to_gpa(struct kvm_vcpu *vcpu, struct kvm_mmu *mmu,
 	kpop_walk_begin(vcpu);
 
 	if (kpop_translate(space, gpa_to_gfn(l2_gpa), &t) &&
-	    kpop_access(access) & t.rights)
+	    kpop_access(access) & t.rights) {
+		if (access & PFERR_WRITE_MASK)
+			kpop_log_walk(space, gpa_to_gfn(l2_gpa));
 		return gfn_to_gpa(t.l1 + (gpa_to_gfn(l2_gpa) - t.l2)) |
 		       offset_in_page(l2_gpa);
+	}
 
 	if (exception)
 		kpop_fill_exception(exception, l2_gpa, access, t.rights);
@@ -295,6 +298,7 @@ static int kpop_fault_in(struct kvm_vcpu *vcpu, struct kpop_space *space,
 		.pfn = KVM_PFN_ERR_FAULT,
 		.hva = KVM_HVA_ERR_BAD,
 		.kpop = true,
+		.kpop_write = error_code & PFERR_WRITE_MASK,
 		.kpop_l2_gfn = gpa_to_gfn(l2_gpa),
 	};
 	int r = kpop_install(vcpu, space, &fault, true);

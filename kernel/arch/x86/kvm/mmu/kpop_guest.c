@@ -21,8 +21,9 @@
  * roots were invalidated (the spaces go as a whole): that costs one UNMAP.
  *
  * Rights.  W is offered when the page may be written now: if the slot is dirty
- * logged only for a write, which is then logged.  Hence all that takes W or D
- * away in the TDP MMU is an UNMAP here.  L1's struct page is dirtied when W is
+ * logged, and L0 does not do that for L1 (kpop_guest_track.c), only for a write,
+ * which is then logged.  Hence all that takes W or D away in the TDP MMU is an
+ * UNMAP here, or a call to L0's log.  L1's struct page is dirtied when W is
  * offered, so no dirty state is lost with L0's tables.
  *
  * MMIO.  No SPTE stands for it: a fault with no memslot is answered by that
@@ -195,8 +196,10 @@ static void kpop_guest_do_fallback(struct work_struct *work)
 
 	kvm->stat.kpop_guest_active = 0;
 	for (i = 0; i < kvm_arch_nr_memslot_as_ids(kvm); i++) {
-		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, i))
+		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, i)) {
+			kpop_guest_log_lost(kvm, slot);
 			kpop_guest_free_slot(kvm, slot);
+		}
 	}
 
 	kvm_mmu_zap_all_fast(kvm);
@@ -360,6 +363,7 @@ void kpop_guest_init_vm(struct kvm *kvm)
 	kg->kvm = kvm;
 	kg->gfn_limit = limit;
 	kg->state = KPOP_GUEST_ON;
+	kpop_guest_track_init(kg);
 	INIT_WORK(&kg->fallback, kpop_guest_do_fallback);
 	kvm->stat.kpop_guest_active = 1;
 	kvm->arch.kpop_guest = kg;
@@ -368,8 +372,17 @@ void kpop_guest_init_vm(struct kvm *kvm)
 /* No vCPU runs any more; the work walks vCPUs, which are freed after this. */
 void kpop_guest_pre_destroy_vm(struct kvm *kvm)
 {
-	if (kvm->arch.kpop_guest)
-		cancel_work_sync(&kvm->arch.kpop_guest->fallback);
+	struct kvm_memory_slot *slot;
+	int i, bkt;
+
+	if (!kvm->arch.kpop_guest)
+		return;
+
+	cancel_work_sync(&kvm->arch.kpop_guest->fallback);
+	/* The slots go later, when there is no number to name their logs by. */
+	for (i = 0; i < kvm_arch_nr_memslot_as_ids(kvm); i++)
+		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, i))
+			kpop_guest_log_stop(kvm, slot);
 }
 
 /* Every root is gone. */
@@ -381,6 +394,7 @@ void kpop_guest_uninit_vm(struct kvm *kvm)
 		return;
 
 	xa_erase(&kpop_guest_ids, kg->kvm_id);
+	kpop_guest_track_uninit(kg);
 	kvm->arch.kpop_guest = NULL;
 	kfree(kg);
 }

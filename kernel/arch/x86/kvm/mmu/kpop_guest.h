@@ -35,6 +35,8 @@ enum kpop_guest_state {
  * @epoch: bumped when bindings of holders may be void; a vCPU whose binding
  *	is of another epoch sends LOAD again
  * @fallback: moves the VM to its own page tables, outside kvm->srcu
+ * @young: struct kpop_guest_young by chunk and as_id; mmu_lock held for write
+ * @page: for answers in that; NULL: L0 tracks nothing for L1
  */
 struct kpop_guest_vm {
 	struct kvm *kvm;
@@ -43,6 +45,18 @@ struct kpop_guest_vm {
 	u64 gfn_limit;
 	atomic64_t epoch;
 	struct work_struct fallback;
+	struct xarray young;
+	unsigned long *page;
+};
+
+/**
+ * struct kpop_guest_slot - a memslot of a VM on KPOP
+ * @offered: one bit for each 4K, 2M, 1G page offered to L0; mmu_lock
+ * @logged: L0 logs what L2 writes; slots_lock to change
+ */
+struct kpop_guest_slot {
+	unsigned long *offered[KVM_NR_PAGE_SIZES];
+	bool logged;
 };
 
 #ifdef CONFIG_KVM_KPOP
@@ -94,7 +108,20 @@ void kpop_guest_write_protect_gfn(struct kvm *kvm,
 void kpop_guest_zap_collapsible(struct kvm *kvm,
 				const struct kvm_memory_slot *slot);
 
+void kpop_guest_log_init(struct kvm *kvm, const struct kvm_memory_slot *slot);
+void kpop_guest_sync_dirty_log(struct kvm *kvm, struct kvm_memory_slot *slot);
+
 /* Between the kpop_guest*.c files. */
+bool kpop_guest_log_start(struct kvm *kvm, const struct kvm_memory_slot *slot);
+void kpop_guest_log_stop(struct kvm *kvm, const struct kvm_memory_slot *slot);
+void kpop_guest_dirty_offered(const struct kvm_memory_slot *slot, int level,
+			      unsigned long from, unsigned long to);
+void kpop_guest_log_lost(struct kvm *kvm, const struct kvm_memory_slot *slot);
+bool kpop_guest_age_range(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			  gfn_t start, gfn_t end, bool test_only);
+void kpop_guest_track_init(struct kpop_guest_vm *kg);
+void kpop_guest_track_uninit(struct kpop_guest_vm *kg);
+
 static inline u64 kpop_guest_as_id(int as_id)
 {
 	return (u64)as_id << KPOP_AS_ID_SHIFT;
@@ -104,6 +131,7 @@ struct kvm_mmu_page *kpop_guest_token(struct kvm_vcpu *vcpu);
 bool kpop_guest_bound(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
 int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
 void kpop_guest_fail(struct kvm *kvm, long why);
+unsigned long *kpop_guest_offered(const struct kvm_memory_slot *slot, int level);
 bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
 		    int level);
 
@@ -190,6 +218,10 @@ static inline void kpop_guest_write_protect_gfn(struct kvm *kvm,
 static inline void kpop_guest_zap_collapsible(struct kvm *kvm,
 					      const struct kvm_memory_slot *slot) { }
 static inline void kpop_guest_load(struct kvm_vcpu *vcpu) { }
+static inline void kpop_guest_log_init(struct kvm *kvm,
+				       const struct kvm_memory_slot *slot) { }
+static inline void kpop_guest_sync_dirty_log(struct kvm *kvm,
+					     struct kvm_memory_slot *slot) { }
 #endif
 
 #endif /* __KVM_X86_MMU_KPOP_GUEST_H */

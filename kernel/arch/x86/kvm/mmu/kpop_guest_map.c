@@ -74,6 +74,7 @@ static void kpop_guest_make_offer(struct kvm_vcpu *vcpu, struct kvm_page_fault *
 {
 	const struct kvm_memory_slot *slot = fault->slot;
 	bool logged = kvm_slot_dirty_track_enabled(slot);
+	bool by_l0 = logged && READ_ONCE(slot->arch.kpop->logged);
 	int level = fault->goal_level;
 
 	*o = (struct kpop_guest_offer) {
@@ -86,7 +87,7 @@ static void kpop_guest_make_offer(struct kvm_vcpu *vcpu, struct kvm_page_fault *
 	if (level == PG_LEVEL_4K || !fault->nx_huge_page_workaround_enabled)
 		o->rights |= KPOP_MAP_X;
 
-	if (!fault->map_writable || (logged && !fault->write))
+	if (!fault->map_writable || (logged && !by_l0 && !fault->write))
 		return;
 
 	if (mmu_try_to_unsync_pages(vcpu->kvm, slot, o->l2, true, fault->prefetch)) {
@@ -95,7 +96,10 @@ static void kpop_guest_make_offer(struct kvm_vcpu *vcpu, struct kvm_page_fault *
 	}
 
 	o->rights |= KPOP_MAP_W;
-	if (logged)
+	/* L0's log has it, or is told of it; or L1's own. */
+	if (by_l0)
+		o->rights |= fault->write ? KPOP_MAP_WRITTEN : 0;
+	else if (logged)
 		mark_page_dirty_in_slot(vcpu->kvm, slot, fault->gfn);
 }
 
@@ -104,7 +108,7 @@ static void kpop_guest_set_offered(struct kvm *kvm, struct kvm_page_fault *fault
 {
 	int level = fault->goal_level;
 	unsigned long idx = gfn_to_index(o->l2, fault->slot->base_gfn, level);
-	unsigned long *map = fault->slot->arch.kpop_offered[level - 1];
+	unsigned long *map = kpop_guest_offered(fault->slot, level);
 
 	if (!test_bit(idx, map) && !test_and_set_bit(idx, map))
 		kvm_update_page_stats(kvm, level, 1);
@@ -139,6 +143,11 @@ static long kpop_guest_send_map(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root
 			ret = kpop_guest_rebind(vcpu, root);
 			if (!ret)
 				continue;
+		}
+		/* No memory to L0: a device of L0 that is given to L2. */
+		if (ret == -EFAULT && !(o->rights & KPOP_MAP_DEVICE)) {
+			o->rights |= KPOP_MAP_DEVICE;
+			continue;
 		}
 		if (ret < 0)
 			return ret;

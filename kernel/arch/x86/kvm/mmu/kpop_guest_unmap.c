@@ -33,17 +33,23 @@ struct kpop_guest_range {
  */
 int kpop_guest_alloc_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 {
+	struct kpop_guest_slot *ks;
 	int i;
 
 	if (!kpop_guest_on(kvm))
 		return 0;
 
+	ks = kzalloc(sizeof(*ks), GFP_KERNEL_ACCOUNT);
+	if (!ks)
+		return -ENOMEM;
+	slot->arch.kpop = ks;
+
 	for (i = 0; i < KVM_NR_PAGE_SIZES; i++) {
 		unsigned long n = kvm_mmu_slot_lpages(slot, i + 1);
 
-		slot->arch.kpop_offered[i] = __vcalloc(BITS_TO_LONGS(n), sizeof(long),
-						       GFP_KERNEL_ACCOUNT);
-		if (!slot->arch.kpop_offered[i]) {
+		ks->offered[i] = __vcalloc(BITS_TO_LONGS(n), sizeof(long),
+					   GFP_KERNEL_ACCOUNT);
+		if (!ks->offered[i]) {
 			kpop_guest_free_slot(kvm, slot);
 			return -ENOMEM;
 		}
@@ -81,11 +87,16 @@ static unsigned long kpop_bits_clear(unsigned long *map, unsigned long from,
 	return n;
 }
 
+unsigned long *kpop_guest_offered(const struct kvm_memory_slot *slot, int level)
+{
+	return slot->arch.kpop ? slot->arch.kpop->offered[level - 1] : NULL;
+}
+
 /* Was any page of @level offered in [start, end)? */
 bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
 		    int level)
 {
-	unsigned long *map = slot->arch.kpop_offered[level - 1];
+	unsigned long *map = kpop_guest_offered(slot, level);
 	unsigned long from = gfn_to_index(start, slot->base_gfn, level);
 	unsigned long to = gfn_to_index(end - 1, slot->base_gfn, level);
 
@@ -105,17 +116,19 @@ static bool kpop_guest_forget(struct kvm *kvm, const struct kvm_memory_slot *slo
 	int level;
 
 	for (level = min_level; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {
-		unsigned long *map = slot->arch.kpop_offered[level - 1];
+		unsigned long *map = kpop_guest_offered(slot, level);
 		int shift = KVM_HPAGE_GFN_SHIFT(level);
 		gfn_t base = slot->base_gfn >> shift;
+		unsigned long from = gfn_to_index(s, slot->base_gfn, level);
+		unsigned long to = gfn_to_index(e - 1, slot->base_gfn, level);
 		unsigned long lo, hi, n;
 
 		if (!map)
 			continue;
 
-		n = kpop_bits_clear(map, gfn_to_index(s, slot->base_gfn, level),
-				    gfn_to_index(e - 1, slot->base_gfn, level),
-				    &lo, &hi);
+		if (slot->arch.kpop->logged && slot->dirty_bitmap)
+			kpop_guest_dirty_offered(slot, level, from, to);
+		n = kpop_bits_clear(map, from, to, &lo, &hi);
 		if (!n)
 			continue;
 
@@ -131,14 +144,19 @@ static bool kpop_guest_forget(struct kvm *kvm, const struct kvm_memory_slot *slo
 void kpop_guest_free_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 {
 	gfn_t start = slot->base_gfn, end = start + slot->npages;
+	struct kpop_guest_slot *ks = slot->arch.kpop;
 	int i;
 
+	if (!ks)
+		return;
+
+	kpop_guest_log_stop(kvm, slot);
 	kpop_guest_forget(kvm, slot, PG_LEVEL_4K, &start, &end);
 
-	for (i = 0; i < KVM_NR_PAGE_SIZES; i++) {
-		vfree(slot->arch.kpop_offered[i]);
-		slot->arch.kpop_offered[i] = NULL;
-	}
+	for (i = 0; i < KVM_NR_PAGE_SIZES; i++)
+		vfree(ks->offered[i]);
+	kfree(ks);
+	slot->arch.kpop = NULL;
 }
 
 /*
@@ -282,8 +300,9 @@ void kpop_guest_zap_all(struct kvm *kvm)
 }
 
 /*
- * L1 has no accessed bits.  A page offered counts as young once: it is taken
- * away, and is offered again if L2 still uses it.  mmu_lock is held for write.
+ * L0 has the accessed bits.  If it does not tell them, a page offered counts
+ * as young once: it is taken away, and is offered again if L2 still uses it.
+ * mmu_lock is held for write.
  */
 bool kpop_guest_age_gfn_range(struct kvm *kvm, struct kvm_gfn_range *range,
 			      bool test_only)
@@ -295,19 +314,19 @@ bool kpop_guest_age_gfn_range(struct kvm *kvm, struct kvm_gfn_range *range,
 		.flags = kpop_guest_as_id(range->slot->as_id),
 		.min_level = PG_LEVEL_4K,
 	};
+	bool offered = false;
 	int level;
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
 
-	if (!test_only)
-		return kpop_guest_unmap_range(kvm, &r);
+	for (level = PG_LEVEL_4K; level <= KVM_MAX_HUGEPAGE_LEVEL; level++)
+		offered |= kpop_guest_any(r.slot, r.start, r.end, level);
 
-	for (level = PG_LEVEL_4K; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {
-		if (kpop_guest_any(r.slot, r.start, r.end, level))
-			return true;
-	}
-
-	return false;
+	if (!offered)
+		return false;
+	if (kvm->arch.kpop_guest->page)
+		return kpop_guest_age_range(kvm, r.slot, r.start, r.end, test_only);
+	return test_only || kpop_guest_unmap_range(kvm, &r);
 }
 
 /*
@@ -331,6 +350,8 @@ void kpop_guest_wrprot_slot(struct kvm *kvm, const struct kvm_memory_slot *slot,
 	lockdep_assert_held(&kvm->slots_lock);
 	lockdep_assert_held_read(&kvm->mmu_lock);
 
+	if (kvm_slot_dirty_track_enabled(slot) && kpop_guest_log_start(kvm, slot))
+		return;
 	kpop_guest_unmap_range(kvm, &r);
 }
 
@@ -357,6 +378,10 @@ void kpop_guest_wrprot_pt_masked(struct kvm *kvm,
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
 
+	/* L0 protected them when its log was read. */
+	if (slot->arch.kpop->logged)
+		return;
+
 	for_each_set_bitrange(from, to, &mask, BITS_PER_LONG)
 		kpop_guest_unmap_now(kvm, slot, gfn + from, gfn + to, PG_LEVEL_4K);
 }
@@ -380,6 +405,8 @@ void kpop_guest_zap_collapsible(struct kvm *kvm,
 
 	lockdep_assert_held(&kvm->slots_lock);
 	lockdep_assert_held_read(&kvm->mmu_lock);
+
+	kpop_guest_log_stop(kvm, slot);
 
 	for (gfn = ALIGN(slot->base_gfn, n); gfn + n <= end; gfn += n) {
 		if (need_resched() || rwlock_needbreak(&kvm->mmu_lock))

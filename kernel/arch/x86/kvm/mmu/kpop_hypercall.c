@@ -64,7 +64,9 @@ static long kpop_hc_query(struct kvm_vcpu *vcpu, struct kpop_args *a)
 	case KPOP_QUERY_VERSION:
 		return KPOP_ABI_VERSION;
 	case KPOP_QUERY_FEATURES:
-		return KPOP_FEATURE_BATCH | KPOP_FEATURE_LAZY | KPOP_FEATURE_HUGE;
+		return KPOP_FEATURE_BATCH | KPOP_FEATURE_LAZY |
+		       KPOP_FEATURE_HUGE | KPOP_FEATURE_TRACK |
+		       KPOP_FEATURE_DEVICE;
 	case KPOP_QUERY_GFN_LIMIT:
 		return kpop_gfn_limit();
 	case KPOP_QUERY_MAX_RUNS:
@@ -172,18 +174,21 @@ static int kpop_map_run(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			.npages = run->npages,
 			.rights = run->flags & KPOP_MAP_RWX,
 			.lazy = !!(run->flags & KPOP_MAP_LAZY),
+			.written = !!(run->flags & KPOP_MAP_WRITTEN),
 		},
 		.vcpu = vcpu,
 		.space = space,
 	};
 	int r;
 
-	if (run->flags & ~(KPOP_MAP_RWX | KPOP_MAP_LAZY) ||
+	if (run->flags & ~(KPOP_MAP_FLAGS & ~KPOP_MAP_BATCH) ||
+	    (run->flags & KPOP_MAP_WRITTEN && !(run->flags & KPOP_MAP_W)) ||
 	    !(run->flags & KPOP_MAP_R) || run->npages > KPOP_MAP_MAX_PAGES ||
 	    !kpop_gfns_ok(run->l2_gfn, run->npages) ||
 	    !kpop_gfns_ok(run->l1_gfn, run->npages))
 		return -EINVAL;
-	if (!kpop_l1_range_ok(vcpu->kvm, run->l1_gfn, run->npages))
+	if (!(run->flags & KPOP_MAP_DEVICE) &&
+	    !kpop_l1_range_ok(vcpu->kvm, run->l1_gfn, run->npages))
 		return -EFAULT;
 
 	r = kpop_call_map(space->kv, &k);
@@ -299,6 +304,65 @@ static long kpop_hc_unmap(struct kvm_vcpu *vcpu, struct kpop_args *a)
 	return a->a3;
 }
 
+/* AGE, TEST_AGE and LOG_READ: the answer is a bitmap in L1's memory. */
+static long kpop_track_read(struct kvm_vcpu *vcpu, u64 op, u32 as_id, u32 kvm_id,
+			    gfn_t l2, u64 npages, gpa_t to)
+{
+	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
+	size_t len = BITS_TO_LONGS(npages) * sizeof(long);
+	unsigned long *bits;
+	long r;
+
+	if (npages > KPOP_TRACK_MAX_PAGES || !IS_ALIGNED(to, sizeof(long)) ||
+	    offset_in_page(to) + len > PAGE_SIZE || !kpop_gfns_ok(gpa_to_gfn(to), 1))
+		return -EINVAL;
+	/* What is read is gone from the log: be sure that it can be told. */
+	if (!kpop_l1_range_ok(vcpu->kvm, gpa_to_gfn(to), 1) ||
+	    kvm_clear_guest(vcpu->kvm, to, len))
+		return -EFAULT;
+
+	bits = kzalloc(len, GFP_KERNEL_ACCOUNT);
+	if (!bits)
+		return -ENOMEM;
+	if (op == KPOP_TRACK_LOG_READ)
+		r = kpop_log_read(kv, kvm_id, as_id, l2, npages, bits);
+	else
+		r = kpop_age_range(kv, kvm_id, as_id, l2, npages, bits,
+				   op == KPOP_TRACK_TEST_AGE);
+	if (r > 0 && kvm_write_guest(vcpu->kvm, to, bits, len))
+		r = -EFAULT;
+	kfree(bits);
+	return r;
+}
+
+static long kpop_hc_track(struct kvm_vcpu *vcpu, struct kpop_args *a)
+{
+	u64 op = a->a0 & 0xff, as_id = a->a0 >> KPOP_AS_ID_SHIFT;
+	u64 npages = a->a1 >> 32;
+	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
+	u32 kvm_id = a->a1;
+
+	if (as_id >= KPOP_NR_AS_IDS || !kvm_id || !kpop_gfns_ok(a->a2, npages))
+		return -EINVAL;
+
+	switch (op) {
+	case KPOP_TRACK_LOG_START:
+	case KPOP_TRACK_LOG_STOP:
+		if (a->a3)
+			return -EINVAL;
+		return op == KPOP_TRACK_LOG_START ?
+		       kpop_log_start(kv, kvm_id, as_id, a->a2, npages) :
+		       kpop_log_stop(kv, kvm_id, as_id, a->a2, npages);
+	case KPOP_TRACK_LOG_READ:
+	case KPOP_TRACK_AGE:
+	case KPOP_TRACK_TEST_AGE:
+		return kpop_track_read(vcpu, op, as_id, kvm_id, a->a2, npages,
+				       a->a3);
+	default:
+		return -EINVAL;
+	}
+}
+
 static long kpop_hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
 			   struct kpop_args *a)
 {
@@ -320,6 +384,8 @@ static long kpop_hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
 		return kpop_hc_load_unload(vcpu, a);
 	case KVM_HC_KPOP_MMU_MAP:
 		return kpop_hc_map(vcpu, a);
+	case KVM_HC_KPOP_MMU_TRACK:
+		return kpop_hc_track(vcpu, a);
 	default:
 		return kpop_hc_unmap(vcpu, a);
 	}

@@ -58,6 +58,25 @@ static int kpop_op_spaces(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
 	return r;
 }
 
+#ifdef CONFIG_KVM_PROVE_MMU
+static int kpop_op_check(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
+{
+	struct kvm_kpop_check c = {};
+
+	if (cmd->op == KVM_KPOP_OP_PLANT)
+		return cmd->arg > KPOP_PLANT_RMAP ? -EINVAL : kpop_plant(kv, cmd->arg);
+	if (cmd->arg)
+		return -EINVAL;
+	kpop_check(kv, &c);
+	return kpop_answer(cmd, &c, sizeof(c));
+}
+#else
+static int kpop_op_check(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
 static int kpop_run_op(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
 {
 	switch (cmd->op) {
@@ -74,6 +93,9 @@ static int kpop_run_op(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
 			return -EINVAL;
 		/* Nested entry does not look at it yet: rather say so. */
 		return cmd->arg ? -EOPNOTSUPP : 0;
+	case KVM_KPOP_OP_CHECK:
+	case KVM_KPOP_OP_PLANT:
+		return kpop_op_check(kv, cmd);
 	default:
 		return -EINVAL;
 	}

@@ -87,6 +87,21 @@ static int kpop_faultin(struct kvm *kvm, struct kvm_page_fault *fault, bool wait
 	return -EFAULT;
 }
 
+/* L1 logs what L2 writes: a page that is not in the log is not writable. */
+static void kpop_log_fault(struct kpop_space *space, struct kvm_page_fault *fault)
+{
+	switch (kpop_log_access(space, fault->kpop_l2_gfn, fault->kpop_write)) {
+	case KPOP_LOG_NONE:
+		return;
+	case KPOP_LOG_CLEAN:
+		fault->kpop_access &= ~ACC_WRITE_MASK;
+		break;
+	case KPOP_LOG_DIRTY:
+		break;
+	}
+	fault->max_level = PG_LEVEL_4K;
+}
+
 /*
  * The second half of an install: everything is looked at once more, and done,
  * in one section of mmu_lock.
@@ -115,6 +130,7 @@ static int kpop_install_locked(struct kvm_vcpu *vcpu, struct kpop_space *space,
 		goto out;
 
 	fault->max_level = kpop_max_level(&t, fault->kpop_l2_gfn);
+	kpop_log_fault(space, fault);
 	r = kvm_tdp_mmu_map(vcpu, fault);
 out:
 	kvm_tdp_mmu_put_root(vcpu->kvm, root);
@@ -125,8 +141,8 @@ out:
  * kpop_install - make one translated page present in a space's table
  * @vcpu: the vCPU that runs this
  * @space: the space; the caller holds a reference
- * @fault: gfn is the L1 gfn, kpop_l2_gfn the L2 gfn; kpop, write and exec are
- *	set, the rest is filled in here
+ * @fault: gfn is the L1 gfn, kpop_l2_gfn the L2 gfn; kpop, kpop_write (L2 does
+ *	write), write and exec are set, the rest is filled in here
  * @wait: may wait for the host page; without, a page that is not resident is
  *	left alone
  *
@@ -165,7 +181,7 @@ int kpop_install(struct kvm_vcpu *vcpu, struct kpop_space *space,
  * error: what is not installed now is when L2 touches it.
  */
 static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
-			       const struct kpop_trans *t)
+			       const struct kpop_trans *t, bool written)
 {
 	bool prefetch = t->npages > 1;
 	gfn_t i = 0;
@@ -192,6 +208,7 @@ static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			.pfn = KVM_PFN_ERR_FAULT,
 			.hva = KVM_HVA_ERR_BAD,
 			.kpop = true,
+			.kpop_write = written,
 			.kpop_l2_gfn = t->l2 + i,
 		};
 		int r = kpop_install(vcpu, space, &fault, false);
@@ -288,7 +305,7 @@ static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
 }
 
 /* How many pages of a range one hold of mmu_lock takes away. */
-#define KPOP_UNMAP_STEP	(1ULL << 12)
+#define KPOP_UNMAP_STEP	BIT_ULL(12)
 
 /*
  * Nothing to split a run with: it goes from its end on, one step at a time.
@@ -492,7 +509,7 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 		return r;
 
 	if (how == KPOP_HOW_EAGER)
-		kpop_install_range(k->vcpu, k->space, &t);
+		kpop_install_range(k->vcpu, k->space, &t, k->ctx.written);
 
 	k->done = max(k->done, offset + npages);
 	k->rights = rights;

@@ -50,6 +50,7 @@ struct kpop_unload_ctx {
  * @npages: 4K pages, at least 1
  * @rights: KPOP_MAP_R, _W, _X as L1 grants them
  * @lazy: L1 asks to install only when L2 touches it
+ * @written: L2 waits to write to it
  */
 struct kpop_map_ctx {
 	u32 kvm_id;
@@ -60,6 +61,7 @@ struct kpop_map_ctx {
 	u64 npages;
 	u32 rights;
 	u32 lazy;
+	u32 written;
 };
 
 /**

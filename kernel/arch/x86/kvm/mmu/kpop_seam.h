@@ -19,7 +19,7 @@ static inline bool kpop_mmu(const struct kvm_mmu *mmu)
 static inline bool kpop_is_hypercall(unsigned long nr)
 {
 	return IS_ENABLED(CONFIG_KVM_KPOP) &&
-	       nr >= KVM_HC_KPOP_QUERY && nr <= KVM_HC_KPOP_MMU_UNMAP;
+	       nr >= KVM_HC_KPOP_QUERY && nr <= KVM_HC_KPOP_MMU_TRACK;
 }
 
 #ifdef CONFIG_KVM_KPOP

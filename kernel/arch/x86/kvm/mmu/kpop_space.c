@@ -62,6 +62,27 @@ static bool kpop_invalidate_root(struct kvm *kvm, struct kvm_mmu_page *root)
 	return true;
 }
 
+/**
+ * kpop_get_root - get the root of a space, valid or not
+ * @space: the space
+ *
+ * Context: mmu_lock held for read.
+ * Return: the root with a reference, or NULL.
+ */
+struct kvm_mmu_page *kpop_get_root(struct kpop_space *space)
+{
+	struct kvm *kvm = space->kv->kvm;
+	struct kvm_mmu_page *root;
+
+	spin_lock(&kvm->arch.tdp_mmu_pages_lock);
+	root = space->root;
+	/* The space has a reference: getting another one cannot fail. */
+	if (root && !kvm_tdp_mmu_get_root(root))
+		root = NULL;
+	spin_unlock(&kvm->arch.tdp_mmu_pages_lock);
+	return root;
+}
+
 /* The list of roots may be walked under mmu_lock alone. */
 static void kpop_put_root(struct kvm *kvm, struct kvm_mmu_page *root)
 {
@@ -517,13 +538,7 @@ struct kvm_mmu_page *kpop_space_root(struct kvm_vcpu *vcpu,
 
 	lockdep_assert_held_read(&kvm->mmu_lock);
 
-	spin_lock(&kvm->arch.tdp_mmu_pages_lock);
-	root = space->root;
-	/* The space has a reference: getting another one cannot fail. */
-	if (root && !kvm_tdp_mmu_get_root(root))
-		root = NULL;
-	spin_unlock(&kvm->arch.tdp_mmu_pages_lock);
-
+	root = kpop_get_root(space);
 	if (root && !root->role.invalid)
 		return root;
 

@@ -378,6 +378,27 @@ void kpop_trans_drop_all(struct kpop_space *space)
 	} while (node);
 }
 
+#ifdef CONFIG_KVM_PROVE_MMU
+/* Take the first run out of the reverse map, or put it back: see kpop_plant(). */
+int kpop_trans_toggle_rmap(struct kpop_space *space)
+{
+	struct rb_node *node = rb_first(&space->runs);
+	struct kpop_run *run;
+
+	if (!node)
+		return -ENOENT;
+
+	run = rb_entry(node, struct kpop_run, l2_rb);
+	if (RB_EMPTY_NODE(&run->rmap_rb)) {
+		kpop_rmap_tree_insert(run, &space->kv->rmap);
+	} else {
+		kpop_rmap_tree_remove(run, &space->kv->rmap);
+		RB_CLEAR_NODE(&run->rmap_rb);
+	}
+	return 0;
+}
+#endif
+
 /**
  * kpop_rmap_first - the first run of any space that overlaps L1 gfns
  * @kv: the L1 VM

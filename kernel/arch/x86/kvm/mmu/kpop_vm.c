@@ -83,6 +83,7 @@ void kpop_init_vm(struct kvm *kvm)
 	hash_init(kv->bindings);
 	xa_init_flags(&kv->tokens, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&kv->spaces);
+	INIT_LIST_HEAD(&kv->logs);
 	rwlock_init(&kv->tree_lock);
 	kv->rmap = RB_ROOT_CACHED;
 
@@ -203,7 +204,7 @@ static struct kpop_space *kpop_first_space(struct kpop_vm *kv)
 }
 
 /**
- * kpop_drop_all - drop every space and binding of a VM
+ * kpop_drop_all - drop every space, binding and log of a VM
  * @kv: the VM
  *
  * On return no vCPU of its L2s can use a KPOP mapping.
@@ -219,6 +220,7 @@ void kpop_drop_all(struct kpop_vm *kv)
 		kpop_put_space(space);
 		cond_resched();
 	}
+	kpop_log_drop_all(kv);
 }
 
 /**

@@ -8,7 +8,7 @@
  * KPOP (KVM Paravirt Only Paging): the ABI between an L1 hypervisor and L0,
  * and the ioctl by which a host tool sees and sets KPOP's per-VM state.
  *
- * The four hypercalls (numbers in uapi/linux/kvm_para.h) are valid from L1,
+ * The five hypercalls (numbers in uapi/linux/kvm_para.h) are valid from L1,
  * CPL0, 64-bit mode, outside guest mode and outside SMM.  Unknown bits and
  * unused arguments must be zero.  A value >= 0 is success, a negative one is
  * a KVM error:
@@ -18,7 +18,8 @@
  *                the access is an error that L1 gives its VMM, no fallback
  *   -ENOENT      the root token (or holder) is not known: LOAD once more
  *   -EINVAL      unknown bits, misaligned or overflowing ranges
- *   -EFAULT      an L1 gfn is outside every user memslot of L1
+ *   -EFAULT      an L1 gfn is outside every user memslot of L1 (MAP: and the
+ *                flag DEVICE is not given)
  *   -EBUSY       the token is bound to another kvm_id or as_id, or is not zero
  *   -EAGAIN      try again (a host page moved, a policy is being replaced)
  *   -E2BIG       the VM's cap on KPOP memory or on address spaces is reached
@@ -46,6 +47,8 @@
 #define KPOP_FEATURE_BATCH	(1ULL << 0)	/* MAP takes an array of runs */
 #define KPOP_FEATURE_LAZY	(1ULL << 1)	/* MAP may be lazy */
 #define KPOP_FEATURE_HUGE	(1ULL << 2)	/* 2M and 1G leafs */
+#define KPOP_FEATURE_TRACK	(1ULL << 3)	/* TRACK: accesses and writes in bulk */
+#define KPOP_FEATURE_DEVICE	(1ULL << 4)	/* MAP of what is no memory of L1 */
 
 /*
  * KVM_HC_KPOP_MMU_LOAD_UNLOAD(op | as_id << 8, holder, token, kvm_id)
@@ -77,6 +80,10 @@
  * rights R (mandatory), W and X.  Over an existing mapping it replaces it, in
  * every address space of that L2 VM with the token's as_id.  LAZY: remember,
  * install when L2 touches it; else L0 installs what it can without waiting.
+ * WRITTEN, only with W: L2 waits to write.  If the page is logged (TRACK) the
+ * log has it from now on, and L2 need not fault once more.  DEVICE: the L1 gfns
+ * need not be memory; where they are not, L0 emulates L2's access as it would
+ * L1's own at that address.
  *
  * A batch is an array of struct kpop_map_run inside one L1 page; @first is
  * the index to start at.
@@ -91,7 +98,10 @@
 #define KPOP_MAP_RWX		(KPOP_MAP_R | KPOP_MAP_W | KPOP_MAP_X)
 #define KPOP_MAP_LAZY		(1ULL << 3)
 #define KPOP_MAP_BATCH		(1ULL << 4)	/* not inside a run */
-#define KPOP_MAP_FLAGS		(KPOP_MAP_RWX | KPOP_MAP_LAZY | KPOP_MAP_BATCH)
+#define KPOP_MAP_WRITTEN	(1ULL << 5)
+#define KPOP_MAP_DEVICE		(1ULL << 6)
+#define KPOP_MAP_FLAGS		(KPOP_MAP_RWX | KPOP_MAP_LAZY | KPOP_MAP_BATCH | \
+				 KPOP_MAP_WRITTEN | KPOP_MAP_DEVICE)
 
 #define KPOP_MAP_DONE(r)	((__u32)(r))
 #define KPOP_MAP_RIGHTS(r)	((__u32)((r) >> 32) & 7)
@@ -126,6 +136,35 @@ struct kpop_map_run {
 #define KPOP_UNMAP_FLAGS	(KPOP_UNMAP_ALL_AS | KPOP_UNMAP_ZAP)
 
 /*
+ * KVM_HC_KPOP_MMU_TRACK(op | as_id << 8, kvm_id | npages << 32, l2_gfn, to)
+ *
+ * What L2 VM @kvm_id with @as_id does in [l2_gfn, l2_gfn + npages).
+ *
+ * AGE       which pages it accessed since the last AGE
+ * TEST_AGE  the same, without beginning a new interval
+ * LOG_START log its writes; @to is 0.  From its return on no write goes
+ *           unnoticed: L0 notes them, in 4K, and L1 sees no exit.  The log is
+ *           L2's memory of that range: UNMAP, remap, UNLOAD and LOAD leave it.
+ *           -EBUSY: overlaps another log; the same range again is no error
+ * LOG_STOP  end a log; @to is 0, the range as it was started
+ * LOG_READ  which pages were written since the last LOG_READ; @l2_gfn is a
+ *           multiple of 64 pages from the start of the log, @npages a multiple
+ *           of 64 or up to its end.  -ENOENT: L0 has no such log, or no longer:
+ *           take each page offered with W for written
+ *
+ * @to is the L1 GPA of a bitmap within one L1 page, 8-byte aligned, bit n of
+ * the first byte for page n; at most KPOP_TRACK_MAX_PAGES.  Returns the number
+ * of bits set, or 0.
+ */
+#define KPOP_TRACK_AGE		0
+#define KPOP_TRACK_TEST_AGE	1
+#define KPOP_TRACK_LOG_START	2
+#define KPOP_TRACK_LOG_STOP	3
+#define KPOP_TRACK_LOG_READ	4
+
+#define KPOP_TRACK_MAX_PAGES	32768
+
+/*
  * KVM_KPOP on /dev/kvm: what a host tool may ask of a VM by the VM's file
  * descriptor (the VM's own ioctls answer -EIO to another process).
  *
@@ -138,6 +177,9 @@ struct kpop_map_run {
 #define KVM_KPOP_OP_SPACES	1	/* array of struct kvm_kpop_space_info */
 #define KVM_KPOP_OP_SET_CAP	2	/* arg: bytes, 0 is the default */
 #define KVM_KPOP_OP_SET_ONLY	3	/* arg: 0 or 1, kpop-only */
+/* Only on a kernel with CONFIG_KVM_PROVE_MMU, for tests; else -EOPNOTSUPP. */
+#define KVM_KPOP_OP_CHECK	4	/* struct kvm_kpop_check */
+#define KVM_KPOP_OP_PLANT	5	/* arg: KPOP_PLANT_*: break a table, or mend it */
 
 struct kvm_kpop_cmd {
 	__u32 size;
@@ -234,5 +276,33 @@ struct kvm_kpop_space_info {
 	__u32 bindings;
 	__u32 reserved;
 };
+
+/* What KVM_KPOP_OP_CHECK found wrong, and the first of it. */
+enum kpop_wrong {
+	KPOP_WRONG_NONE,
+	KPOP_WRONG_TRANS,		/* a leaf without a translation */
+	KPOP_WRONG_RIGHTS,		/* with more rights than it */
+	KPOP_WRONG_SLOT,		/* where L1 has no memory */
+	KPOP_WRONG_PFN,			/* to another host page than L1's memslot */
+	KPOP_WRONG_WRITE,		/* writable where L1 may not write */
+	KPOP_WRONG_LOG,			/* writable unknown to L1's log */
+	KPOP_WRONG_RUN,			/* translations overlap */
+	KPOP_WRONG_RMAP,		/* forward and reverse map differ */
+	KPOP_WRONG_SUM,			/* counters of a space */
+};
+
+struct kvm_kpop_check {
+	__u64 wrong;
+	__u32 what;			/* enum kpop_wrong */
+	__u32 reserved;
+	__u64 l2_gfn;
+	__u64 l1_gfn;
+	__u64 spte;
+	__u64 leafs;			/* looked at */
+	__u64 runs;
+};
+
+#define KPOP_PLANT_LEAF		0
+#define KPOP_PLANT_RMAP		1
 
 #endif /* _UAPI_ASM_X86_KVM_KPOP_H */
