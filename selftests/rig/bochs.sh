@@ -59,7 +59,7 @@ clock: sync=none, time0=$(date +%s)
 error: action=ignore
 log: bochs.log
 CFG
-echo c >debugger
+if [ -n "${BOCHS_RC:-}" ]; then cp "$BOCHS_RC" debugger; else echo c >debugger; fi
 
 # A process group of its own: script, sh and bochs end together.
 TERM=vt100 setsid script -qec "stty rows 25 cols 80; bochs -q -f bochsrc -rc debugger" /dev/null </dev/null >screen 2>&1 &
