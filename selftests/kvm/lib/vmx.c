@@ -18,8 +18,13 @@ void vmx_on(struct l2 *l2)
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx_of(l2)));
 }
 
+/* What is not cleared before VMXOFF is lost (SDM vol. 3, 25.11). */
 void vmx_off(void)
 {
+	u64 current;
+
+	if (!vmptrst(&current) && current != ~0ULL)
+		GUEST_ASSERT(!vmclear(current));
 	vmxoff();
 }
 
@@ -73,12 +78,17 @@ static void vmx_read_exit(struct l2 *l2)
 
 void vmx_enter(struct l2 *l2)
 {
+	int failed;
+
 	GUEST_ASSERT(!vmptrld(vmx_of(l2)->vmcs_gpa));
 	if (l2->root)
 		vmwrite(EPT_POINTER, l2->root | (l2->eptp_flags ?: EPTP_WB_4LEVEL));
 	l2->flush = 0;
-	__GUEST_ASSERT(!kpop_vmx_run(l2->launched, &l2->regs),
-		       "VM entry failed, error %lu", vmreadz(VM_INSTRUCTION_ERROR));
+	failed = kpop_vmx_run(l2->launched, &l2->regs);
+	/* VMRESUME, but the VMCS was cleared since: see vmx_off(). */
+	if (failed && l2->launched && vmreadz(VM_INSTRUCTION_ERROR) == 5)
+		failed = kpop_vmx_run(0, &l2->regs);
+	__GUEST_ASSERT(!failed, "VM entry failed, error %lu", vmreadz(VM_INSTRUCTION_ERROR));
 	l2->launched = 1;
 	vmx_read_exit(l2);
 }
