@@ -3,11 +3,11 @@
  * kpop_base: KPOP's plain behaviour.
  *
  * What it does: whatever L1 asks for.  An eager offer is recorded and what is
- * resident is installed, a lazy one is recorded; a fault that L0 cannot solve
- * goes to L1.
+ * resident is installed, a lazy one is recorded.  There is no fault hook: what
+ * L0 cannot solve goes to L1, and no time is spent on asking.
  *
- * What it demonstrates: the two required hooks with one kfunc each, and every
- * other hook as a place to count.  Start your own policy from this file.
+ * What it demonstrates: the two required hooks with one kfunc each, and the
+ * others as places to count; for fault see kpop_lazy.  Start your own policy from this file.
  *
  * When it is bad: it never looks ahead.  Where L2 touches memory in order, a
  * policy that asks L1 for larger offers saves most of the exits.
@@ -27,7 +27,6 @@ enum base_counter {
 	BASE_MAP_FAILED,
 	BASE_UNMAP,
 	BASE_ZAP,
-	BASE_FAULT,
 	BASE_NR_COUNTERS,
 };
 
@@ -84,13 +83,6 @@ void BPF_PROG(base_zap, struct kpop_unmap_ctx *kctx)
 	count(BASE_ZAP, 1);
 }
 
-SEC("struct_ops.s/fault")
-int BPF_PROG(base_fault, struct kpop_fault_ctx *kctx)
-{
-	count(BASE_FAULT, 1);
-	return KPOP_FAULT_REFLECT;
-}
-
 SEC(".struct_ops.link")
 struct kpop_ops kpop_base = {
 	.vm_fd	= -1,
@@ -99,7 +91,6 @@ struct kpop_ops kpop_base = {
 	.map	= (void *)base_map,
 	.unmap	= (void *)base_unmap,
 	.zap	= (void *)base_zap,
-	.fault	= (void *)base_fault,
 	.init	= (void *)base_init,
 	.exit	= (void *)base_exit,
 	.name	= "kpop_base",

@@ -9,7 +9,9 @@
 #   CMDLINE  more kernel command line
 #   CPU      QEMU's -cpu (host, without paravirtual EOI: see vm_start)
 #   ACCEL    kvm
-#   BOOT_SECONDS  until the agent must answer
+#   BOOT_SECONDS  until the agent must answer; 0: it is not waited for
+#   REBOOT=1 a reset is a reset; otherwise QEMU ends
+# QEMU's monitor: mon NAME COMMAND.
 # and for l1, l2: T=seconds until the command is killed (status 124).
 
 RUN=/run/kpop
@@ -108,7 +110,7 @@ vm_start() {
 	# A memcg of its own: what its kernel memory is, and may be, is seen there.
 	mkdir -p $CGROUP/$name
 	sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $CGROUP/$name qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host,kvm-pv-eoi=off} -smp $smp -m $mem \
-		-nodefaults -no-user-config -no-reboot -display none -L /usr/share/qemu \
+		-nodefaults -no-user-config $([ "$REBOOT" = 1 ] || echo -no-reboot) -display none -monitor unix:$RUN/$name.mon,server=on,wait=off -L /usr/share/qemu \
 		-kernel /boot/bzImage -append "$cmdline $CMDLINE" \
 		-drive file=$KPOP_ROOT,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \
 		-device virtio-serial-pci,max_ports=16 $ports $logs "$@" </dev/null >$RUN/$name.qemu 2>&1 &
@@ -120,12 +122,20 @@ vm_start() {
 		i=$((i + 1))
 		[ $i -lt 400 ] || break
 	done
+	[ "$BOOT_SECONDS" = 0 ] || vm_ready $name
+}
+
+# Wait until the agent answers.
+vm_ready() {
+	local name=$1
 	if ! vagent run -t $((${BOOT_SECONDS:-240} * SLOW)) $RUN/$name.agent true; then
 		say "L$NEXT ($name) did not come up: its console is l$NEXT.log; QEMU said: $(tail -5 $RUN/$name.qemu)"
 		vm_kill $name
 		return 1
 	fi
 }
+
+mon() { vagent ask $RUN/$1.mon "$2"; }
 
 vm_run() { # NAME CMD...
 	local name=$1

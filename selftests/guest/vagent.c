@@ -8,6 +8,7 @@
  *                                  timeout, 125 when the VM is gone.
  *   vagent log SOCKET OUT          accept consoles on SOCKET; copy whole lines to OUT, as they come
  *   vagent say SOCKET TEXT         a line of one's own into that
+ *   vagent ask SOCKET TEXT         a command for QEMU's monitor on SOCKET; prints the answer
  *
  * One command at a time goes over a port. A request is "\1RUN id len\n" and the command; the answer is "\1BEGIN id\n",
  * then "O len\n" with output, then "X status\n". Both sides skip to their marker first, so that what a killed peer left
@@ -512,6 +513,44 @@ static int say(const char *path, const char *text)
 	return put(fd, text, strlen(text)) && put(fd, "\n", 1) ? 0 : 125;
 }
 
+/* Copy to stdout, if @show, what comes up to the monitor's prompt. */
+static int until_prompt(int fd, bool show, long long deadline)
+{
+	static const char prompt[] = "(qemu) ";
+	size_t seen = 0;
+	int c;
+
+	while (prompt[seen]) {
+		c = get(fd, deadline);
+		if (c < 0)
+			return ended(c);
+		if (c == prompt[seen]) {
+			seen++;
+			continue;
+		}
+		if (show)
+			printf("%.*s", (int)seen, prompt);
+		seen = c == prompt[0];
+		if (show && !seen)
+			putchar(c);
+	}
+	return 0;
+}
+
+static int ask(const char *path, const char *text)
+{
+	long long deadline = now_ms() + 120000;
+	int fd = connect_unix(path), r;
+
+	if (fd < 0)
+		return fail(path);
+	signal(SIGPIPE, SIG_IGN);
+	r = until_prompt(fd, false, deadline);
+	if (!r && (!put(fd, text, strlen(text)) || !put(fd, "\n", 1)))
+		r = ended(-1);
+	return r ? r : until_prompt(fd, true, deadline);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc >= 3 && !strcmp(argv[1], "serve"))
@@ -522,6 +561,8 @@ int main(int argc, char **argv)
 		return log_consoles(argv[2], argv[3]);
 	if (argc == 4 && !strcmp(argv[1], "say"))
 		return say(argv[2], argv[3]);
-	fprintf(stderr, "usage: vagent serve PORT... | run [-t SEC] BASE CMD | log SOCKET OUT | say SOCKET TEXT\n");
+	if (argc == 4 && !strcmp(argv[1], "ask"))
+		return ask(argv[2], argv[3]);
+	fprintf(stderr, "usage: vagent serve PORT... | run [-t SEC] BASE CMD | log SOCKET OUT | say|ask SOCKET TEXT\n");
 	return 2;
 }

@@ -64,6 +64,11 @@ struct kpop_call;
 struct kpop_vm {
 	struct kvm *kvm;
 	u64 id;
+	/*
+	 * L1 and L2 gfns are below this: no more than a root can index, or the
+	 * iterator would alias.
+	 */
+	u64 gfn_limit;
 
 	/* Spaces and bindings; a mutex, never held across a hook. */
 	struct mutex lock;
@@ -225,6 +230,7 @@ void kpop_drop_space(struct kpop_space *space);
 void kpop_zap_space_root(struct kpop_space *space);
 int kpop_bind(struct kpop_vm *kv, gpa_t holder, gpa_t token, u32 kvm_id, u32 as_id);
 int kpop_unbind(struct kpop_vm *kv, gpa_t holder, gpa_t token);
+struct kvm_mmu_page *kpop_valid_root(struct kpop_space *space);
 struct kvm_mmu_page *kpop_space_root(struct kvm_vcpu *vcpu,
 				     struct kpop_space *space);
 

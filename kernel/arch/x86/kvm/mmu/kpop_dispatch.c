@@ -53,15 +53,17 @@ static void kpop_call_begin(struct kpop_call *c)
 	c->metered = 0;
 	c->err = 0;
 	c->start_ns = ktime_get_ns();
+	c->start_jiffies = jiffies;
 	c->cpu_base = kpop_cpu_time(current);
 	c->cpu = raw_smp_processor_id();
 
 	hc = per_cpu_ptr(c->target->cpu, c->cpu);
-	spin_lock_bh(&hc->lock);
+	/* The watchdog is a softirq; interrupts off is the cheaper of the two. */
+	spin_lock_irq(&hc->lock);
 	list_add(&c->node, &hc->calls);
 	hc->stat[c->hook].calls++;
 	watched = READ_ONCE(c->target->watched);
-	spin_unlock_bh(&hc->lock);
+	spin_unlock_irq(&hc->lock);
 
 	if (!watched)
 		kpop_watch_later(c->target);
@@ -88,13 +90,13 @@ static bool kpop_call_end(struct kpop_call *c, int ret)
 	bool ok = kpop_answer_ok(c, ret);
 	u64 ns = ktime_get_ns() - c->start_ns;
 
-	spin_lock_bh(&hc->lock);
+	spin_lock_irq(&hc->lock);
 	list_del(&c->node);
 	stat->time_ns += ns;
 	stat->max_ns = max(stat->max_ns, ns);
 	if (ret < 0 || !ok)
 		stat->errors++;
-	spin_unlock_bh(&hc->lock);
+	spin_unlock_irq(&hc->lock);
 
 	trace_kvm_kpop_hook(c->target->vm_id, c->hook, ret, ns);
 
@@ -295,6 +297,10 @@ int kpop_call_map(struct kpop_vm *kv, struct kpop_map_kern *k)
 int kpop_call_fault(struct kpop_vm *kv, struct kpop_fault_ctx *ctx)
 {
 	struct kpop_call c = { .hook = KPOP_HOOK_FAULT };
+
+	/* Without the hook a fault is L1's; a policy just swapped in may miss one. */
+	if (!kv->target || !READ_ONCE(kv->target->has_fault))
+		return KPOP_FAULT_REFLECT;
 
 	return max_t(int, kpop_call(kv, &c, ctx), KPOP_FAULT_REFLECT);
 }

@@ -122,8 +122,8 @@ bool kpop_call_overdrawn(struct kpop_call *c)
 	struct kpop_hook_cpu *hc;
 	u64 used;
 
-	/* The clock says no in most cases. */
-	if (ktime_get_ns() - c->start_ns < KPOP_BUDGET_NS)
+	/* A coarse clock says no in most cases. */
+	if (jiffies - c->start_jiffies < KPOP_BUDGET_NS / TICK_NSEC)
 		return false;
 
 	hc = per_cpu_ptr(c->target->cpu, c->cpu);

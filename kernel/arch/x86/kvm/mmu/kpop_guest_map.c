@@ -175,10 +175,12 @@ static long kpop_guest_offer(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault
 
 	kpop_guest_set_offered(vcpu->kvm, fault, o);
 
-	/* Also if it failed: L0 may have mapped some of it. */
+	/*
+	 * Also if it failed: L0 may have mapped some of it.  Who gave the pfn
+	 * marks it accessed when it lets go of it.
+	 */
 	if (o->rights & KPOP_MAP_W)
 		kvm_set_pfn_dirty(fault->pfn);
-	kvm_set_pfn_accessed(fault->pfn);
 	return ret;
 }
 

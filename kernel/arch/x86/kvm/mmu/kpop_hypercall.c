@@ -34,23 +34,17 @@ static bool kpop_l1_range_ok(struct kvm *kvm, gfn_t gfn, u64 npages)
 	return true;
 }
 
-/* Also what a root can index: the iterator would alias beyond that. */
-static u64 kpop_gfn_limit(void)
+static bool kpop_gfns_ok(struct kvm *kvm, gfn_t gfn, u64 npages)
 {
-	return min_t(u64, kvm_mmu_max_gfn() + 1,
-		     1ULL << (9 * kvm_mmu_get_max_tdp_level()));
-}
+	u64 limit = kpop_vm(kvm)->gfn_limit;
 
-static bool kpop_gfns_ok(gfn_t gfn, u64 npages)
-{
-	return npages && gfn < kpop_gfn_limit() &&
-	       npages <= kpop_gfn_limit() - gfn;
+	return npages && gfn < limit && npages <= limit - gfn;
 }
 
 /* A page-aligned GPA that is in L1's memory. */
 static int kpop_check_page(struct kvm *kvm, gpa_t gpa)
 {
-	if (!PAGE_ALIGNED(gpa) || !kpop_gfns_ok(gpa_to_gfn(gpa), 1))
+	if (!PAGE_ALIGNED(gpa) || !kpop_gfns_ok(kvm, gpa_to_gfn(gpa), 1))
 		return -EINVAL;
 	return kpop_l1_range_ok(kvm, gpa_to_gfn(gpa), 1) ? 0 : -EFAULT;
 }
@@ -68,7 +62,7 @@ static long kpop_hc_query(struct kvm_vcpu *vcpu, struct kpop_args *a)
 		       KPOP_FEATURE_HUGE | KPOP_FEATURE_TRACK |
 		       KPOP_FEATURE_DEVICE;
 	case KPOP_QUERY_GFN_LIMIT:
-		return kpop_gfn_limit();
+		return kpop_vm(vcpu->kvm)->gfn_limit;
 	case KPOP_QUERY_MAX_RUNS:
 		return KPOP_MAP_MAX_RUNS;
 	case KPOP_QUERY_RESET:
@@ -184,8 +178,8 @@ static int kpop_map_run(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	if (run->flags & ~(KPOP_MAP_FLAGS & ~KPOP_MAP_BATCH) ||
 	    (run->flags & KPOP_MAP_WRITTEN && !(run->flags & KPOP_MAP_W)) ||
 	    !(run->flags & KPOP_MAP_R) || run->npages > KPOP_MAP_MAX_PAGES ||
-	    !kpop_gfns_ok(run->l2_gfn, run->npages) ||
-	    !kpop_gfns_ok(run->l1_gfn, run->npages))
+	    !kpop_gfns_ok(vcpu->kvm, run->l2_gfn, run->npages) ||
+	    !kpop_gfns_ok(vcpu->kvm, run->l1_gfn, run->npages))
 		return -EINVAL;
 	if (!(run->flags & KPOP_MAP_DEVICE) &&
 	    !kpop_l1_range_ok(vcpu->kvm, run->l1_gfn, run->npages))
@@ -208,7 +202,7 @@ static long kpop_map_batch(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	if (!nr || nr > KPOP_MAP_MAX_RUNS || a->a3 >= nr ||
 	    !IS_ALIGNED(a->a1, sizeof(u64)) ||
 	    offset_in_page(a->a1) + nr * sizeof(struct kpop_map_run) > PAGE_SIZE ||
-	    !kpop_gfns_ok(gpa_to_gfn(a->a1), 1))
+	    !kpop_gfns_ok(vcpu->kvm, gpa_to_gfn(a->a1), 1))
 		return -EINVAL;
 
 	for (i = a->a3; i < nr; i++) {
@@ -242,6 +236,18 @@ static long kpop_map_batch(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	return KPOP_MAP_RET(i, rights, window);
 }
 
+/* Mostly it is the space that this vCPU's L2 runs on, which the vCPU holds. */
+static struct kpop_space *kpop_get_map_space(struct kvm_vcpu *vcpu, gpa_t token)
+{
+	struct kpop_space *space = vcpu->arch.kpop_space;
+
+	if (!space || space->token != token || READ_ONCE(space->dead))
+		return kpop_get_space(kpop_vm(vcpu->kvm), token);
+
+	refcount_inc(&space->count);
+	return space;
+}
+
 static long kpop_hc_map(struct kvm_vcpu *vcpu, struct kpop_args *a)
 {
 	u64 flags = a->a0 & ~PAGE_MASK, done = 0;
@@ -254,7 +260,7 @@ static long kpop_hc_map(struct kvm_vcpu *vcpu, struct kpop_args *a)
 	    (flags & KPOP_MAP_BATCH && flags != KPOP_MAP_BATCH))
 		return -EINVAL;
 
-	space = kpop_get_space(kv, a->a0 & PAGE_MASK);
+	space = kpop_get_map_space(vcpu, a->a0 & PAGE_MASK);
 	if (!space)
 		return kpop_policy_ready(kv) ? -ENOENT : -EAGAIN;
 
@@ -293,7 +299,7 @@ static long kpop_hc_unmap(struct kvm_vcpu *vcpu, struct kpop_args *a)
 
 	if (flags & ~KPOP_UNMAP_FLAGS || as_id >= KPOP_NR_AS_IDS ||
 	    (as_id && flags & KPOP_UNMAP_ALL_AS) ||
-	    !a->a1 || a->a1 >> 32 || !kpop_gfns_ok(a->a2, a->a3))
+	    !a->a1 || a->a1 >> 32 || !kpop_gfns_ok(vcpu->kvm, a->a2, a->a3))
 		return -EINVAL;
 
 	r = kpop_unmap_range(kv, a->a1, as_id, ctx.all_as, a->a2, a->a3);
@@ -314,7 +320,7 @@ static long kpop_track_read(struct kvm_vcpu *vcpu, u64 op, u32 as_id, u32 kvm_id
 	long r;
 
 	if (npages > KPOP_TRACK_MAX_PAGES || !IS_ALIGNED(to, sizeof(long)) ||
-	    offset_in_page(to) + len > PAGE_SIZE || !kpop_gfns_ok(gpa_to_gfn(to), 1))
+	    offset_in_page(to) + len > PAGE_SIZE || !kpop_gfns_ok(vcpu->kvm, gpa_to_gfn(to), 1))
 		return -EINVAL;
 	/* What is read is gone from the log: be sure that it can be told. */
 	if (!kpop_l1_range_ok(vcpu->kvm, gpa_to_gfn(to), 1) ||
@@ -342,7 +348,7 @@ static long kpop_hc_track(struct kvm_vcpu *vcpu, struct kpop_args *a)
 	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
 	u32 kvm_id = a->a1;
 
-	if (as_id >= KPOP_NR_AS_IDS || !kvm_id || !kpop_gfns_ok(a->a2, npages))
+	if (as_id >= KPOP_NR_AS_IDS || !kvm_id || !kpop_gfns_ok(vcpu->kvm, a->a2, npages))
 		return -EINVAL;
 
 	switch (op) {
@@ -364,7 +370,7 @@ static long kpop_hc_track(struct kvm_vcpu *vcpu, struct kpop_args *a)
 }
 
 static long kpop_hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
-			   struct kpop_args *a)
+			   struct kpop_args *a, bool is_64_bit)
 {
 	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
 
@@ -372,7 +378,7 @@ static long kpop_hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
 		return -KVM_EPERM;
 	if (!kv || READ_ONCE(kv->target->state) == KPOP_STATE_NONE)
 		return -KVM_ENOSYS;
-	if (!is_64_bit_hypercall(vcpu) || is_smm(vcpu) || is_guest_mode(vcpu))
+	if (!is_64_bit || is_smm(vcpu) || is_guest_mode(vcpu))
 		return -KVM_EPERM;
 
 	kvm_mmu_init_kpop_context(vcpu, &vcpu->arch.kpop_mmu);
@@ -410,7 +416,8 @@ int kpop_emulate_hypercall(struct kvm_vcpu *vcpu, unsigned long nr)
 		.a2 = kvm_rdx_read(vcpu),
 		.a3 = kvm_rsi_read(vcpu),
 	};
-	long ret = kpop_hypercall(vcpu, nr, &a);
+	bool is_64_bit = is_64_bit_hypercall(vcpu);
+	long ret = kpop_hypercall(vcpu, nr, &a, is_64_bit);
 
 	trace_kvm_kpop_hypercall(nr, a.a0, a.a1, a.a2, a.a3, ret);
 	kpop_free_obsolete(vcpu);
@@ -421,7 +428,7 @@ int kpop_emulate_hypercall(struct kvm_vcpu *vcpu, unsigned long nr)
 	}
 
 	++vcpu->stat.hypercalls;
-	if (!is_64_bit_hypercall(vcpu))
+	if (!is_64_bit)
 		ret = (u32)ret;
 	kvm_rax_write(vcpu, ret);
 	return kvm_skip_emulated_instruction(vcpu);

@@ -53,10 +53,13 @@ static unsigned int kpop_acc(u32 rights)
 	       (rights & KPOP_MAP_X ? ACC_EXEC_MASK : 0);
 }
 
-/* Get the host page; with @wait it is waited for.  See __kvm_faultin_pfn(). */
+/*
+ * Get the host page; with @wait it is waited for.  See __kvm_faultin_pfn().  The
+ * slot is looked up here unless the caller has done so.
+ */
 static int kpop_faultin(struct kvm *kvm, struct kvm_page_fault *fault, bool wait)
 {
-	struct kvm_memory_slot *slot = kpop_l1_slot(kvm, fault->gfn);
+	struct kvm_memory_slot *slot = fault->slot ?: kpop_l1_slot(kvm, fault->gfn);
 
 	/* Nothing of L1's memory, e.g. a device of L0: L0 emulates. */
 	if (!slot)
@@ -109,13 +112,17 @@ static void kpop_log_fault(struct kpop_space *space, struct kvm_page_fault *faul
 static int kpop_install_locked(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			       struct kvm_page_fault *fault)
 {
-	struct kvm_mmu_page *root;
+	struct kvm_mmu_page *root, *made = NULL;
 	struct kpop_trans t;
 	int r = RET_PF_RETRY;
 
-	root = kpop_space_root(vcpu, space);
-	if (!root)
-		return RET_PF_RETRY;
+	root = kpop_valid_root(space);
+	if (!root) {
+		made = kpop_space_root(vcpu, space);
+		if (!made)
+			return RET_PF_RETRY;
+		root = made;
+	}
 
 	if (space->dead || root->role.invalid ||
 	    !kpop_trans_lookup(space, fault->kpop_l2_gfn, &t) ||
@@ -133,7 +140,8 @@ static int kpop_install_locked(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	kpop_log_fault(space, fault);
 	r = kvm_tdp_mmu_map(vcpu, fault);
 out:
-	kvm_tdp_mmu_put_root(vcpu->kvm, root);
+	if (made)
+		kvm_tdp_mmu_put_root(vcpu->kvm, made);
 	return r;
 }
 
@@ -142,7 +150,7 @@ out:
  * @vcpu: the vCPU that runs this
  * @space: the space; the caller holds a reference
  * @fault: gfn is the L1 gfn, kpop_l2_gfn the L2 gfn; kpop, kpop_write (L2 does
- *	write), write and exec are set, the rest is filled in here
+ *	write), write and exec are set, slot may be, the rest is filled in here
  * @wait: may wait for the host page; without, a page that is not resident is
  *	left alone
  *
@@ -165,13 +173,10 @@ int kpop_install(struct kvm_vcpu *vcpu, struct kpop_space *space,
 		return r;
 
 	pfn = fault->pfn;
-	if (fault->write && kvm_gfn_is_write_tracked(kvm, fault->slot, fault->gfn)) {
-		r = RET_PF_WRITE_PROTECTED;
-	} else {
-		read_lock(&kvm->mmu_lock);
-		r = kpop_install_locked(vcpu, space, fault);
-		read_unlock(&kvm->mmu_lock);
-	}
+	/* make_spte() sees to pages of L1 that L0 write-tracks. */
+	read_lock(&kvm->mmu_lock);
+	r = kpop_install_locked(vcpu, space, fault);
+	read_unlock(&kvm->mmu_lock);
 	kvm_release_pfn_clean(pfn);
 	return r;
 }
@@ -205,6 +210,7 @@ static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			.req_level = PG_LEVEL_4K,
 			.goal_level = PG_LEVEL_4K,
 			.gfn = t->l1 + i,
+			.slot = slot,
 			.pfn = KVM_PFN_ERR_FAULT,
 			.hva = KVM_HVA_ERR_BAD,
 			.kpop = true,

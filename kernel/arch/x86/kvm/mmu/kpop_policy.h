@@ -110,6 +110,7 @@ struct kpop_call {
 	u32 hook;
 	int cpu;
 	u64 start_ns;
+	unsigned long start_jiffies;
 	u64 cpu_base;
 	u64 cpu_mark;
 	u64 used;
@@ -177,6 +178,7 @@ struct kpop_target {
 	spinlock_t lock;			/* taken in softirqs */
 	struct kpop_vm *kv;
 	struct kpop_policy __rcu *policy;
+	bool has_fault;				/* a hint: it has that hook */
 	struct kpop_policy *next;
 	struct bpf_link *link;
 	u32 state;

@@ -83,6 +83,31 @@ struct kvm_mmu_page *kpop_get_root(struct kpop_space *space)
 	return root;
 }
 
+/**
+ * kpop_valid_root - the root of a space, if it is in use
+ * @space: the space; the caller holds a reference
+ *
+ * Without a reference and without a lock that vCPUs share: a root becomes
+ * invalid under mmu_lock for write, and only an invalid one leaves its space.
+ *
+ * Context: mmu_lock held for read, and as long as the root is used.
+ * Return: the root, or NULL.
+ */
+struct kvm_mmu_page *kpop_valid_root(struct kpop_space *space)
+{
+	struct kvm_mmu_page *root;
+
+	lockdep_assert_held_read(&space->kv->kvm->mmu_lock);
+
+	/* An invalid one may be put meanwhile; it is freed after RCU readers. */
+	rcu_read_lock();
+	root = READ_ONCE(space->root);
+	if (root && root->role.invalid)
+		root = NULL;
+	rcu_read_unlock();
+	return root;
+}
+
 /* The list of roots may be walked under mmu_lock alone. */
 static void kpop_put_root(struct kvm *kvm, struct kvm_mmu_page *root)
 {
@@ -510,7 +535,8 @@ static struct kvm_mmu_page *kpop_replace_root(struct kvm_vcpu *vcpu,
 	spin_lock(&kvm->arch.tdp_mmu_pages_lock);
 	if (space->root == old) {
 		kvm_tdp_mmu_publish_kpop_root(kvm, root);
-		space->root = root;
+		/* Pairs with kpop_valid_root(). */
+		smp_store_release(&space->root, root);
 		spin_unlock(&kvm->arch.tdp_mmu_pages_lock);
 		if (old)
 			kvm_tdp_mmu_put_root(kvm, old);

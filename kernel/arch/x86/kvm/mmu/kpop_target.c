@@ -128,6 +128,7 @@ static bool kpop_publish(struct kpop_target *t, struct kpop_policy *p)
 		t->next = NULL;
 		t->nr_delays = 0;
 		rcu_assign_pointer(t->policy, p);
+		WRITE_ONCE(t->has_fault, p->ops->fault);
 		kpop_set_state(t, KPOP_STATE_ATTACHED);
 	}
 	spin_unlock_bh(&t->lock);

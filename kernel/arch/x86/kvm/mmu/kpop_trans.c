@@ -194,6 +194,15 @@ static void kpop_run_trim(struct kpop_space *space, struct kpop_run *run,
 	kpop_run_link(space, run);
 }
 
+/* Add pages at the end of a run: where it hangs in the trees stays the same. */
+static void kpop_run_grow(struct kpop_space *space, struct kpop_run *run, u64 npages)
+{
+	run->npages += npages;
+	kpop_rmap_tree_augment.propagate(&run->rmap_rb, NULL);
+	space->nr_pages += npages;
+	space->kv->kvm->stat.kpop_pages += npages;
+}
+
 /* Caller holds tree_lock for write. */
 static void __kpop_trans_punch(struct kpop_space *space, gfn_t l2, gfn_t l2_end,
 			       struct kpop_spare *spare)
@@ -304,7 +313,7 @@ bool kpop_trans_extend(struct kpop_space *space, const struct kpop_trans *t)
 	    prev->npages + t->npages > KPOP_MAP_MAX_PAGES)
 		return false;
 
-	kpop_run_trim(space, prev, prev->l2, t->l2 + t->npages);
+	kpop_run_grow(space, prev, t->npages);
 	return true;
 }
 

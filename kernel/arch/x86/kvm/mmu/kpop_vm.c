@@ -76,6 +76,8 @@ void kpop_init_vm(struct kvm *kvm)
 
 	kv->kvm = kvm;
 	kv->id = atomic64_inc_return(&kpop_next_vm_id);
+	kv->gfn_limit = min_t(u64, kvm_mmu_max_gfn() + 1,
+			      BIT_ULL(9 * kvm_mmu_get_max_tdp_level()));
 	kv->cap = KPOP_DEFAULT_CAP;
 	kv->closed = true;
 	atomic_set(&kv->walk_epoch, 1);

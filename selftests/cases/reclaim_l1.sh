@@ -1,0 +1,75 @@
+# L1's own memory management under a running L2 on KPOP that verifies its memory: swap out and in, KSM, THP split and collapse.
+. /kpop/lib.sh
+MIB=64
+WANT=$2
+
+vmstat() { sed -n "s/^$1 //p" /proc/vmstat; }
+
+in_l1() {
+	modprobe zram && echo 400M >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0 || fail "no swap"
+	MEM=256 l2_start || fail "no L2"
+	[ "$(kvm_stat $(vm_pid l2) kpop_guest_active)" = 1 ] || fail "L2 is not on KPOP"
+	local huge
+	huge=$(sed -n 's/^AnonHugePages: *\([0-9]*\).*/\1/p' /proc/$(vm_pid l2)/smaps_rollup)
+	[ "$huge" -gt 0 ] || fail "L1 gives L2 no huge page: nothing to split"
+
+	# Swap, which splits huge pages, while L2 writes and verifies.
+	T=300 l2 "memtest $MIB 1 30" >$RUN/busy 2>&1 &
+	local busy=$! i=0 out in split
+	out=$(vmstat pswpout) in=$(vmstat pswpin) split=$(vmstat thp_split_page)
+	while [ $i -lt 8 ]; do
+		echo 48M >$CGROUP/l2/memory.reclaim 2>/dev/null
+		sleep 2
+		i=$((i + 1))
+	done
+	wait $busy || fail "L2 under swap: $(cat $RUN/busy)"
+	grep -q "checksum $WANT" $RUN/busy || fail "wrong data under swap: $(cat $RUN/busy)"
+	out=$(($(vmstat pswpout) - out)) in=$(($(vmstat pswpin) - in)) split=$(($(vmstat thp_split_page) - split))
+	[ $out -gt 0 ] && [ $in -gt 0 ] || fail "swapped $out pages out, $in in"
+	echo "ok - L2's memory is right, $out of its pages went to swap, $in came back, $split huge pages were split"
+
+	# KSM: two that hold the same; then they write.
+	echo 4000 >/sys/kernel/mm/ksm/pages_to_scan
+	echo 10 >/sys/kernel/mm/ksm/sleep_millisecs
+	echo 1 >/sys/kernel/mm/ksm/run
+	T=300 l2 "memtest 24 1 25 still" >$RUN/one 2>&1 &
+	local one=$!
+	T=300 l2 "memtest 24 1 25 still" >$RUN/two 2>&1 &
+	local two=$! most=0 n
+	i=0
+	while [ $i -lt 20 ]; do
+		n=$(cat /sys/kernel/mm/ksm/pages_sharing)
+		[ $n -le $most ] || most=$n
+		sleep 1
+		i=$((i + 1))
+	done
+	wait $one && wait $two || fail "L2 under KSM: $(cat $RUN/one $RUN/two)"
+	[ "$(cut -d' ' -f6- $RUN/one)" = "$(cut -d' ' -f6- $RUN/two)" ] || fail "they differ: $(cat $RUN/one $RUN/two)"
+	[ $most -gt 0 ] || fail "KSM merged nothing"
+	echo 2 >/sys/kernel/mm/ksm/run
+	echo "ok - L2's memory is right, KSM had merged $most pages"
+
+	# khugepaged puts together what swap has split.
+	local collapsed
+	collapsed=$(vmstat thp_collapse_alloc)
+	echo 100 >/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs
+	echo 16384 >/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan
+	T=300 l2 "memtest $MIB 1 15" >$RUN/busy 2>&1 || fail "L2 under khugepaged: $(cat $RUN/busy)"
+	grep -q "checksum $WANT" $RUN/busy || fail "wrong data under khugepaged: $(cat $RUN/busy)"
+	collapsed=$(($(vmstat thp_collapse_alloc) - collapsed))
+	[ $collapsed -gt 0 ] || fail "khugepaged collapsed nothing"
+	echo "ok - L2's memory is right, khugepaged made $collapsed huge pages"
+	[ "$(kvm_stat $(vm_pid l2) kpop_guest_fallbacks)" = 0 ] || fail "L1 fell back"
+	l2_stop || fail "L2 did not power off"
+}
+
+if [ "$1" = in_l1 ]; then
+	in_l1
+	exit 0
+fi
+want=$(memtest $MIB 1 | sed -n 's/.*checksum //p')
+MEM=1536 l1_start || fail "no L1"
+out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+T=500 l1 "sh /kpop/cases/reclaim_l1.sh in_l1 $want" || exit 1
+[ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = 0 ] || fail "L0 made shadow pages"
+l1_stop || fail "L1 did not power off"
