@@ -8,7 +8,7 @@ in_l1() {
 	on_kpop() { [ "$(kvm_stat $(vm_pid $1) kpop_guest_active)" = 1 ] || fail "$1 is not on KPOP"; }
 	MEM=256 l2_start || fail "no L2"
 	on_kpop l2
-	l2 "setsid sh -c 'memtest $MIB 1 40 >/tmp/out 2>&1; echo status \$? >>/tmp/out' </dev/null >/dev/null 2>&1 &"
+	l2 "setsid sh -c 'memtest $MIB 1 25 >/tmp/out 2>&1; echo status \$? >>/tmp/out' </dev/null >/dev/null 2>&1 &"
 	NAME=l2b MEM=256 BOOT_SECONDS=0 l2_start -incoming unix:$RUN/migrate.sock || fail "no second QEMU"
 	sleep 5
 	mon l2 "migrate_set_parameter max-bandwidth 1G"

@@ -14,9 +14,9 @@ in_l1() {
 	[ "$huge" -gt 0 ] || fail "L1 gives L2 no huge page: nothing to split"
 
 	# Swap, which splits huge pages, while L2 writes and verifies.
-	T=300 l2 "memtest $MIB 1 30" >$RUN/busy 2>&1 &
+	T=300 l2 "memtest $MIB 1 20" >$RUN/busy 2>&1 &
 	local busy=$! i=0 out in split
-	out=$(vmstat pswpout) in=$(vmstat pswpin) split=$(vmstat thp_split_page)
+	out=$(vmstat pswpout) in=$(vmstat pswpin) split=$(($(vmstat thp_split_page) + $(vmstat thp_swpout)))
 	while [ $i -lt 8 ]; do
 		echo 48M >$CGROUP/l2/memory.reclaim 2>/dev/null
 		sleep 2
@@ -24,20 +24,20 @@ in_l1() {
 	done
 	wait $busy || fail "L2 under swap: $(cat $RUN/busy)"
 	grep -q "checksum $WANT" $RUN/busy || fail "wrong data under swap: $(cat $RUN/busy)"
-	out=$(($(vmstat pswpout) - out)) in=$(($(vmstat pswpin) - in)) split=$(($(vmstat thp_split_page) - split))
-	[ $out -gt 0 ] && [ $in -gt 0 ] || fail "swapped $out pages out, $in in"
-	echo "ok - L2's memory is right, $out of its pages went to swap, $in came back, $split huge pages were split"
+	out=$(($(vmstat pswpout) - out)) in=$(($(vmstat pswpin) - in)) split=$(($(vmstat thp_split_page) + $(vmstat thp_swpout) - split))
+	[ $out -gt 0 ] && [ $in -gt 0 ] && [ $split -gt 0 ] || fail "swapped $out pages out, $in in, of $split huge pages"
+	echo "ok - L2's memory is right, $out of its pages went to swap, $in came back, $split huge pages were split or swapped whole"
 
 	# KSM: two that hold the same; then they write.
 	echo 4000 >/sys/kernel/mm/ksm/pages_to_scan
 	echo 10 >/sys/kernel/mm/ksm/sleep_millisecs
 	echo 1 >/sys/kernel/mm/ksm/run
-	T=300 l2 "memtest 24 1 25 still" >$RUN/one 2>&1 &
+	T=300 l2 "memtest 24 1 16 still" >$RUN/one 2>&1 &
 	local one=$!
-	T=300 l2 "memtest 24 1 25 still" >$RUN/two 2>&1 &
+	T=300 l2 "memtest 24 1 16 still" >$RUN/two 2>&1 &
 	local two=$! most=0 n
 	i=0
-	while [ $i -lt 20 ]; do
+	while [ $i -lt 12 ]; do
 		n=$(cat /sys/kernel/mm/ksm/pages_sharing)
 		[ $n -le $most ] || most=$n
 		sleep 1
@@ -54,7 +54,7 @@ in_l1() {
 	collapsed=$(vmstat thp_collapse_alloc)
 	echo 100 >/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs
 	echo 16384 >/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan
-	T=300 l2 "memtest $MIB 1 15" >$RUN/busy 2>&1 || fail "L2 under khugepaged: $(cat $RUN/busy)"
+	T=300 l2 "memtest $MIB 1 10" >$RUN/busy 2>&1 || fail "L2 under khugepaged: $(cat $RUN/busy)"
 	grep -q "checksum $WANT" $RUN/busy || fail "wrong data under khugepaged: $(cat $RUN/busy)"
 	collapsed=$(($(vmstat thp_collapse_alloc) - collapsed))
 	[ $collapsed -gt 0 ] || fail "khugepaged collapsed nothing"

@@ -513,10 +513,11 @@ static int say(const char *path, const char *text)
 	return put(fd, text, strlen(text)) && put(fd, "\n", 1) ? 0 : 125;
 }
 
-/* Copy to stdout, if @show, what comes up to the monitor's prompt. */
+/* Copy to stdout, if @show, what comes up to the monitor's prompt; the first line is the echo of what was typed. */
 static int until_prompt(int fd, bool show, long long deadline)
 {
 	static const char prompt[] = "(qemu) ";
+	bool first = true;
 	size_t seen = 0;
 	int c;
 
@@ -528,11 +529,12 @@ static int until_prompt(int fd, bool show, long long deadline)
 			seen++;
 			continue;
 		}
-		if (show)
+		if (show && !first)
 			printf("%.*s", (int)seen, prompt);
 		seen = c == prompt[0];
-		if (show && !seen)
+		if (show && !first && !seen && c != '\r')
 			putchar(c);
+		first = first && c != '\n';
 	}
 	return 0;
 }

@@ -2,7 +2,7 @@
 # boot.sh FLAVOUR OUTDIR JOB SECONDS: boot L0 with a job (selftests/guest/l0run.sh) and wait for its DONE.
 #
 # In OUTDIR afterwards: verdict, data, l0.log, l1.log, l2.log, qemu.log, status (one word: done, timeout, died, stuck).
-# Environment: ACCEL=tcg|kvm, L0_MEM, L0_SMP, L0_CPU, L0_ACCEL (whole -accel value), L0_CMDLINE, STUCK (seconds without a
+# Environment: ACCEL=tcg|kvm, L0_MEM, L0_SMP, L0_CPU, L0_ACCEL (whole -accel value), L0_QEMU, L0_CMDLINE, STUCK (seconds without a
 # sign of life on any port or console until the run is given up), TERMINAL=1 (L0's console on the terminal).
 . "$(dirname "$0")/../../kernel/build/common.sh"
 
@@ -37,7 +37,7 @@ serial=(-chardev "file,id=con,path=l0.log" -serial chardev:con)
 
 cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=0 panic=-1"
 cmdline+=" rcupdate.rcu_cpu_stall_timeout=60 loglevel=5 tsc=reliable no_timer_check"
-qemu=(qemu-system-x86_64 -name kpop-l0 -machine q35,sata=off,smbus=off,i8042=off,vmport=off -accel "$accel" -cpu "$cpu" -smp "${L0_SMP:-2}" -m "${L0_MEM:-5G}"
+qemu=(${L0_QEMU:-qemu-system-x86_64} -name kpop-l0 -machine q35,sata=off,smbus=off,i8042=off,vmport=off -accel "$accel" -cpu "$cpu" -smp "${L0_SMP:-2}" -m "${L0_MEM:-5G}"
 	-monitor unix:monitor.sock,server=on,wait=off -nodefaults -no-user-config -no-reboot -display none -kernel "$kernel" -append "$cmdline ${L0_CMDLINE:-}"
 	-drive "file=$image,format=raw,readonly=on,if=none,id=root" -device virtio-blk-pci,drive=root
 	-fw_cfg "name=opt/kpop/job,file=$job" -device virtio-serial-pci,max_ports=16 "${ports[@]}" "${serial[@]}" ${L0_EXTRA:-})
