@@ -9,6 +9,8 @@ set -- $(awk -v n="$name" '$1 == n { sub(/[ \t]#.*/, ""); print $4, $7, $8; for 
 limit=$(($1 * SLOW)) needs=$2 prog=$3
 shift 3
 huge=/proc/sys/vm/nr_hugepages
+clock=/sys/devices/system/clocksource/clocksource0/current_clocksource
+was=$(cat $clock)
 out=$RUN/upstream.out
 
 result() { echo "RESULT $*"; exit 0; }
@@ -19,11 +21,15 @@ echo 1 >/proc/sys/vm/overcommit_memory
 for need in $(echo $needs | tr , ' '); do
 	case $need in
 	-) ;;
+	clocksource=*) echo ${need#*=} >$clock ;;
+	# Ignored also by what is started: they give their guests seconds, which are an emulator's minutes.
+	slow) trap '' ALRM ;;
 	huge:*)
 		echo 3 >/proc/sys/vm/drop_caches
 		echo 1 >/proc/sys/vm/compact_memory
 		echo ${need#*:} >$huge
-		[ $(cat $huge) = ${need#*:} ] || { echo 0 >$huge; result fail 0 0 0 "only $(cat $huge) of ${need#*:} huge pages"; }
+		got=$(cat $huge)
+		[ $got = ${need#*:} ] || { echo 0 >$huge; result fail 0 0 0 "only $got of ${need#*:} huge pages"; }
 		;;
 	*) zcat /proc/config.gz | grep -q "^CONFIG_$need=[ym]" || result skip 0 1 0 "CONFIG_$need is not set" ;;
 	esac
@@ -37,6 +43,7 @@ timeout -k 5 $limit $run "$@" </dev/null >$out 2>&1
 status=$?
 secs=$(($(cut -d. -f1 /proc/uptime) - t0))
 echo 0 >$huge
+echo $was >$clock
 cat $out
 case $status in
 0) what=pass ;;
@@ -45,7 +52,9 @@ case $status in
 *) what=fail ;;
 esac
 skips=$(grep -ci 'skip' $out)
-reason=$(grep -E 'Test Assertion Failure|not ok|Requirement not met|SKIP' $out | head -1)
-[ $what != pass ] || reason=
-[ $what = pass ] || reason="status $status${reason:+, $reason}; $(grep -E '^  [^ 0-9(]' $out | tail -1)"
+# The first assertion that failed and what it says, or why it was not run.
+reason=$(sed -n '/Test Assertion Failure/ { n; h; :more; n; /^  pid=/b more; /^ .*[0-9]:.*(null)/b more; /^sh: /b more; /^ *[0-9]*\t/b more
+	H; x; s/\n/ /; p; q }' $out)
+[ -n "$reason" ] || reason=$(grep -E 'not ok|Requirement not met|SKIP|skipping' $out | head -1)
+[ $what = pass ] && reason= || reason="status $status: $(echo $reason)"
 result $what $secs $skips $(($(fallbacks) - before)) "$reason"
