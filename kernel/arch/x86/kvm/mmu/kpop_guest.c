@@ -17,7 +17,9 @@
  * Offers.  Every page offered has a bit in its memslot, at the level at which
  * it was offered, set before the MAP and never cleared because a MAP failed.
  * A range with no bit set costs no UNMAP.  A range that covers part of a huge
- * page takes all of it away, as the TDP MMU does.  Bits may be stale after all
+ * page takes all of it away, as the TDP MMU does.  A huge page's bit is replaced
+ * by those of small pages where the TDP MMU would split it (kpop_guest_split.c):
+ * who clears bits goes from large to small.  Bits may be stale after all
  * roots were invalidated (the spaces go as a whole): that costs one UNMAP.
  *
  * Rights.  W is offered when the page may be written now: if the slot is dirty
