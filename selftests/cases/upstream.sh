@@ -30,10 +30,18 @@ run_one() { # SIDE NAME: a line "NAME RESULT SECONDS SKIPS FALLBACKS MAPS RUNS R
 	line=$(sed -n 's/^RESULT //p' $log | tail -1)
 	maps=$(($(kvm_stat $p kpop_maps) - maps)) runs=$(($(kvm_stat $p nested_run) - runs))
 	if [ -z "$line" ]; then
+		# T of l1 is over, or L1 is: hung, reset or powered off.
 		line="hang $(field $name 4) 0 0"
-		T=20 l1 true && line="$line L1 goes on" || { line="$line L1 does not answer"; l1_kill; }
+		if ! vm_alive l1; then
+			line="$line L1 ended; QEMU said: $(tail -2 $RUN/l1.qemu | tr '\n' ' ')"
+		elif ! T=20 l1 true; then
+			line="$line L1 does not answer"
+			l1_kill
+		else
+			line="$line L1 goes on"
+		fi
 	fi
-	cp $log $KPOP_OUT/$name.$side.log
+	send_file $log $name.$side.log
 	set -- $line
 	echo "$name $1 $2 $3 $4 $maps $runs $(shift 4; echo "$*")" >>$RUN/up.$side
 	log_mark "upstream $side $name: $1 in $2 s"
