@@ -39,7 +39,7 @@
  * a root, UNMAP for a notifier) comes after mmu_lock was held for write.  Bits
  * are set under mmu_lock for read and cleared under it for write; clearing
  * under read is allowed to holders of slots_lock, as kpop_guest_offer() sets
- * the bit again after its MAP.
+ * the bit again after its MAP, and to who splits a huge page.
  *
  * Fallback.  If L0 refuses, the state goes to FALLBACK; no LOAD or MAP is sent
  * from then on and faults are retried.  A work, for which vCPUs wait with
