@@ -5,7 +5,7 @@
 flavours=${*:-plain}
 b=$REPO/kernel/build
 n=0
-total=$((6 + $(wc -w <<<"$flavours") * 2))
+total=$((7 + $(wc -w <<<"$flavours") * 2))
 stage() { # WHAT COMMAND...
 	local t=$SECONDS
 	n=$((n + 1))
@@ -29,6 +29,13 @@ kvm_tests() {
 	mkdir -p "$REPO/build/kvm"
 	make -s -C "$REPO/selftests/kvm" -j"$JOBS" KSRC="$(linux_dir)" KOBJ="$(build_dir plain)" O="$REPO/build/kvm" \
 		LIBBPF="$dir/libbpf" >"$REPO/build/kvm.log" 2>&1 || { tail -30 "$REPO/build/kvm.log" >&2; return 1; }
+}
+
+# KVM's own selftests; the headers are those that kvm_tests has installed.
+upstream_tests() {
+	mkdir -p "$REPO/build/upstream"
+	make -s -C "$REPO/selftests/upstream" -j"$JOBS" KSRC="$(linux_dir)" UAPI="$REPO/build/kvm/usr" O="$REPO/build/upstream" \
+		>"$REPO/build/upstream.log" 2>&1 || { tail -30 "$REPO/build/upstream.log" >&2; return 1; }
 }
 
 guest_programs() {
@@ -55,6 +62,7 @@ stage "libbpf and bpftool" "$b/tools.sh"
 stage "BPF policies" "$b/bpf.sh"
 stage "kpopctl" kpopctl
 stage "KVM selftests and guest programs" eval "kvm_tests && guest_programs"
+stage "the kernel's own KVM selftests" upstream_tests
 for f in $flavours; do
 	stage "root image ($f)" "$REPO/selftests/rig/image.sh" "$f"
 done

@@ -12,12 +12,9 @@ job=/sys/firmware/qemu_fw_cfg/by_name/opt/kpop/job/raw
 tr -d '\000' <$job >$RUN/job || { echo "kpop: no job"; exit 1; }
 [ -e $VERDICT ] || VERDICT=/dev/console
 [ -e $DATA ] || DATA=/dev/null
+export DATA
 
 verdict() { echo "$*" >$VERDICT; }
-send_file() { # FILE NAME
-	local n=$(stat -c %s $1)
-	{ echo "FILE $2 $n"; cat $1; } >>$DATA
-}
 
 run_test() { # NAME SECONDS CMD...
 	local name=$1 limit=$(($2 * SLOW)) out=$RUN/test.out t0 status verdict reason

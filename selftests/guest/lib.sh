@@ -28,6 +28,12 @@ fail() { echo "FAIL: $*"; exit 1; }
 # Bochs has 2 GiB and one CPU for L0.
 small() { [ $(sed -n 's/^MemTotal: *\([0-9]*\) .*/\1/p' /proc/meminfo) -lt $([ $LEVEL = 0 ] && echo 2200000 || echo 700000) ]; }
 
+# A file out of L0, at once: a test's own ($KPOP_OUT) leave when it ends.
+send_file() { # FILE NAME
+	local n=$(stat -c %s $1)
+	{ echo "FILE $2 $n"; cat $1; } >>$DATA
+}
+
 # Options that this kernel does not know are an error, except that a bare base has none of kpop's.
 kvm_load() {
 	local opts= o vendor=amd

@@ -64,6 +64,8 @@ for f in "$REPO"/build/bpf/*.bpf.o; do cp "$f" "$root/kpop/bpf/"; done
 for f in "$REPO"/build/kvm/kpop_*_test; do [ -f "$f" ] && [ -x "$f" ] && cp "$f" "$root/kpop/kvm/"; done
 mkdir -p "$root/kpop/bpf/refused"
 for f in "$REPO"/build/bpf/refused/*.bpf.o; do cp "$f" "$root/kpop/bpf/refused/"; done
+cp -r "$REPO/build/upstream/bin" "$root/kpop/upstream"
+cp "$REPO"/selftests/upstream/{tests.list,run.sh} "$root/kpop/upstream/"
 cp "$REPO/build/kpopctl/kpopctl" "$root/usr/sbin/"
 add_dynamic "$(cache_dir)/bpftool/bpftool"
 strip -g "$root"/kpop/kvm/* "$root"/usr/sbin/kpopctl "$root"/usr/bin/bpftool
@@ -73,7 +75,7 @@ echo 'root:x:0:' >"$root/etc/group"
 
 rm -f "$img.new"
 size=$(($(du -sm "$root" | cut -f1) * 5 / 4 + 16))
-mke2fs -qq -t ext4 -O ^has_journal,^metadata_csum -m 0 -N $(($(find "$root" | wc -l) + 64)) \
+mke2fs -qq -t ext4 -O ^has_journal,^metadata_csum -m 0 -N $(($(find "$root" | wc -l) * 5 / 4 + 256)) \
 	-E root_owner=0:0,nodiscard -d "$root" "$img.new" "${size}M" >/dev/null
 mv "$img.new" "$img"
 rm -rf "$root"

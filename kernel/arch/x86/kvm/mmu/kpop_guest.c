@@ -17,7 +17,9 @@
  * Offers.  Every page offered has a bit in its memslot, at the level at which
  * it was offered, set before the MAP and never cleared because a MAP failed.
  * A range with no bit set costs no UNMAP.  A range that covers part of a huge
- * page takes all of it away, as the TDP MMU does.  Bits may be stale after all
+ * page takes all of it away, as the TDP MMU does.  A huge page's bit is replaced
+ * by those of small pages where the TDP MMU would split it (kpop_guest_split.c):
+ * who clears bits goes from large to small.  Bits may be stale after all
  * roots were invalidated (the spaces go as a whole): that costs one UNMAP.
  *
  * Rights.  W is offered when the page may be written now: if the slot is dirty
@@ -37,7 +39,7 @@
  * a root, UNMAP for a notifier) comes after mmu_lock was held for write.  Bits
  * are set under mmu_lock for read and cleared under it for write; clearing
  * under read is allowed to holders of slots_lock, as kpop_guest_offer() sets
- * the bit again after its MAP.
+ * the bit again after its MAP, and to who splits a huge page.
  *
  * Fallback.  If L0 refuses, the state goes to FALLBACK; no LOAD or MAP is sent
  * from then on and faults are retried.  A work, for which vCPUs wait with

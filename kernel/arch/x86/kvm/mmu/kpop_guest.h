@@ -37,6 +37,8 @@ enum kpop_guest_state {
  * @fallback: moves the VM to its own page tables, outside kvm->srcu
  * @young: struct kpop_guest_young by chunk and as_id; mmu_lock held for write
  * @page: for answers in that; NULL: L0 tracks nothing for L1
+ * @nx_next: where recovery of NX huge pages goes on, by as_id; mmu_lock held for
+ *	write
  */
 struct kpop_guest_vm {
 	struct kvm *kvm;
@@ -47,15 +49,19 @@ struct kpop_guest_vm {
 	struct work_struct fallback;
 	struct xarray young;
 	unsigned long *page;
+	gfn_t nx_next[KPOP_NR_AS_IDS];
 };
 
 /**
  * struct kpop_guest_slot - a memslot of a VM on KPOP
  * @offered: one bit for each 4K, 2M, 1G page offered to L0; mmu_lock
+ * @nx_split: one bit for each 2M page that is offered in 4K only as it is
+ *	executed; set under mmu_lock for read, cleared under it for write
  * @logged: L0 logs what L2 writes; slots_lock to change
  */
 struct kpop_guest_slot {
 	unsigned long *offered[KVM_NR_PAGE_SIZES];
+	unsigned long *nx_split;
 	bool logged;
 };
 
@@ -108,6 +114,10 @@ void kpop_guest_write_protect_gfn(struct kvm *kvm,
 void kpop_guest_zap_collapsible(struct kvm *kvm,
 				const struct kvm_memory_slot *slot);
 
+void kpop_guest_split_range(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			    gfn_t start, gfn_t end, int target_level);
+void __kpop_guest_recover_nx(struct kvm *kvm, unsigned int ratio);
+
 void kpop_guest_log_init(struct kvm *kvm, const struct kvm_memory_slot *slot);
 void kpop_guest_sync_dirty_log(struct kvm *kvm, struct kvm_memory_slot *slot);
 
@@ -134,12 +144,25 @@ void kpop_guest_fail(struct kvm *kvm, long why);
 unsigned long *kpop_guest_offered(const struct kvm_memory_slot *slot, int level);
 bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
 		    int level);
+void kpop_guest_unmap_now(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			  gfn_t start, gfn_t end, int min_level);
+void kpop_guest_split_above(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			    gfn_t gfn, int level);
+int kpop_guest_alloc_nx(struct kvm_memory_slot *slot);
+void kpop_guest_free_nx(struct kvm *kvm, const struct kvm_memory_slot *slot);
+void kpop_guest_track_nx(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn);
 
 /* Bind the current VMCB / VMCS to its token, if there is one; may take mmu_lock. */
 static inline void kpop_guest_load(struct kvm_vcpu *vcpu)
 {
 	if (kpop_guest_on(vcpu->kvm))
 		__kpop_guest_load(vcpu);
+}
+
+static inline void kpop_guest_recover_nx(struct kvm *kvm, unsigned int ratio)
+{
+	if (kpop_guest_on(kvm))
+		__kpop_guest_recover_nx(kvm, ratio);
 }
 #else
 static inline bool kpop_guest_on(struct kvm *kvm) { return false; }
@@ -217,6 +240,11 @@ static inline void kpop_guest_write_protect_gfn(struct kvm *kvm,
 						gfn_t gfn, int min_level) { }
 static inline void kpop_guest_zap_collapsible(struct kvm *kvm,
 					      const struct kvm_memory_slot *slot) { }
+static inline void kpop_guest_split_range(struct kvm *kvm,
+					  const struct kvm_memory_slot *slot,
+					  gfn_t start, gfn_t end,
+					  int target_level) { }
+static inline void kpop_guest_recover_nx(struct kvm *kvm, unsigned int ratio) { }
 static inline void kpop_guest_load(struct kvm_vcpu *vcpu) { }
 static inline void kpop_guest_log_init(struct kvm *kvm,
 				       const struct kvm_memory_slot *slot) { }

@@ -112,6 +112,8 @@ static void kpop_guest_set_offered(struct kvm *kvm, struct kvm_page_fault *fault
 
 	if (!test_bit(idx, map) && !test_and_set_bit(idx, map))
 		kvm_update_page_stats(kvm, level, 1);
+
+	kpop_guest_split_above(kvm, fault->slot, fault->gfn, level);
 }
 
 /* L0 lost the token: have every vCPU LOAD again, this one now. */
@@ -263,6 +265,9 @@ int kpop_guest_map(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault)
 	tries = kpop_guest_count_fault(vcpu, fault);
 	if (tries && !(tries % KPOP_GUEST_REBIND))
 		vcpu->arch.kpop_guest.bound[is_guest_mode(vcpu)].token = INVALID_PAGE;
+
+	if (fault->huge_page_disallowed && fault->req_level >= PG_LEVEL_2M)
+		kpop_guest_track_nx(kvm, fault->slot, fault->gfn);
 
 	kpop_guest_make_offer(vcpu, fault, &o);
 	return kpop_guest_map_result(vcpu, fault, &o,

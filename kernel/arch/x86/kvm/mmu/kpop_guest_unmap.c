@@ -44,6 +44,11 @@ int kpop_guest_alloc_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 		return -ENOMEM;
 	slot->arch.kpop = ks;
 
+	if (kpop_guest_alloc_nx(slot)) {
+		kpop_guest_free_slot(kvm, slot);
+		return -ENOMEM;
+	}
+
 	for (i = 0; i < KVM_NR_PAGE_SIZES; i++) {
 		unsigned long n = kvm_mmu_slot_lpages(slot, i + 1);
 
@@ -106,7 +111,8 @@ bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
 /*
  * Forget what was offered in [start, end) at @min_level and above.  Returns
  * true if there was something; *first and *end are the gfns to take away,
- * which is more than asked for if a huge page sticks out.
+ * which is more than asked for if a huge page sticks out.  From large to small:
+ * a page that is being split has the bits of the small ones first.
  */
 static bool kpop_guest_forget(struct kvm *kvm, const struct kvm_memory_slot *slot,
 			      int min_level, gfn_t *start, gfn_t *end)
@@ -115,7 +121,7 @@ static bool kpop_guest_forget(struct kvm *kvm, const struct kvm_memory_slot *slo
 	bool any = false;
 	int level;
 
-	for (level = min_level; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {
+	for (level = KVM_MAX_HUGEPAGE_LEVEL; level >= min_level; level--) {
 		unsigned long *map = kpop_guest_offered(slot, level);
 		int shift = KVM_HPAGE_GFN_SHIFT(level);
 		gfn_t base = slot->base_gfn >> shift;
@@ -153,6 +159,7 @@ void kpop_guest_free_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	kpop_guest_log_stop(kvm, slot);
 	kpop_guest_forget(kvm, slot, PG_LEVEL_4K, &start, &end);
 
+	kpop_guest_free_nx(kvm, slot);
 	for (i = 0; i < KVM_NR_PAGE_SIZES; i++)
 		vfree(ks->offered[i]);
 	kfree(ks);
@@ -355,8 +362,9 @@ void kpop_guest_wrprot_slot(struct kvm *kvm, const struct kvm_memory_slot *slot,
 	kpop_guest_unmap_range(kvm, &r);
 }
 
-static void kpop_guest_unmap_now(struct kvm *kvm, const struct kvm_memory_slot *slot,
-				 gfn_t start, gfn_t end, int min_level)
+/* Take [start, end) away at once; mmu_lock as for wrprot, or held for write. */
+void kpop_guest_unmap_now(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			  gfn_t start, gfn_t end, int min_level)
 {
 	struct kpop_guest_range r = {
 		.slot = slot,
