@@ -3,9 +3,9 @@
 MIB=16
 want=$(memtest $MIB 1 | sed -n 's/.*checksum //p')
 MEM=1792 l1_start || fail "no L1"
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+[ "$1" = legacy ] || out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
 T=250 l1 "MEM=1024 BOOT_SECONDS=240 l2_start" || fail "no L2"
-[ "$(l1 "kvm_stat \$(vm_pid l2) kpop_guest_active")" = 1 ] || fail "L2 is not on KPOP"
+[ "$1" = legacy ] || [ "$(l1 "kvm_stat \$(vm_pid l2) kpop_guest_active")" = 1 ] || fail "L2 is not on KPOP"
 l1 "l2 'kvm_load && ls /dev/kvm'" || fail "no KVM in L2"
 [ "$(l1 "l2 'cat /sys/module/kvm/parameters/kpop_guest'")" = Y ] || fail "L2's KVM does not ask for KPOP"
 T=500 l1 "T=490 l2 'MEM=128 SMP=1 BOOT_SECONDS=480 vm_start l3'" || fail "no L3"
