@@ -51,7 +51,7 @@ case $status in
 124 | 137 | 143) what=timeout ;;
 *) what=fail ;;
 esac
-skips=$(grep -ci 'skip' $out)
+skips=$(grep -i skip $out | grep -vc 'skip:0 ')
 # The first assertion that failed and what it says, or why it was not run.
 reason=$(sed -n '/Test Assertion Failure/ { n; h; :more; n; /^  pid=/b more; /^ .*[0-9]:.*(null)/b more; /^sh: /b more; /^ *[0-9]*\t/b more
 	H; x; s/\n/ /; p; q }' $out)
