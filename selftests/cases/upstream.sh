@@ -1,4 +1,4 @@
-# upstream.sh ci|full [NAME...]: the kernel's own KVM selftests (selftests/upstream) run in L1, so that their guests are
+# upstream.sh ci|full|metal [NAME...]: the kernel's own KVM selftests (selftests/upstream) run in L1, so that their guests are
 # L2s: all of them on legacy paging, then with a policy attached. A test fails here if it does not do on legacy what the
 # list says, or does worse on KPOP, or was not on KPOP.
 . /kpop/lib.sh
@@ -10,7 +10,7 @@ grep -q GenuineIntel /proc/cpuinfo && vendor=intel
 names=$(awk -v tier="$tier" -v vendor=$vendor -v only="$*" '
 	BEGIN { n = split(only, w, " "); for (i = 1; i <= n; i++) want[w[i]] = 1 }
 	/^#/ || !NF || ($2 != "both" && $2 != vendor) { next }
-	n ? $1 in want : tier == "full" || $3 == tier { print $1 }' $list)
+	n ? $1 in want : $3 == tier || (tier == "full" && $3 == "ci") { print $1 }' $list)
 [ -n "$names" ] || fail "no test of tier $tier in the list"
 field() { awk -v n="$1" -v f="$2" '$1 == n { print $f }' $list; }
 
