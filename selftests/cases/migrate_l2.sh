@@ -41,14 +41,6 @@ in_l1() {
 	l2_stop || fail "the migrated L2 did not power off"
 }
 
-if [ "$1" = in_l1 ]; then
-	in_l1
-	exit 0
-fi
-want=$(memtest $MIB 1 | sed -n 's/.*checksum //p')
-MEM=1536 l1_start || fail "no L1"
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
-T=400 l1 "sh /kpop/cases/migrate_l2.sh in_l1 $want" || exit 1
-[ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = 0 ] || fail "L0 made shadow pages"
+[ "$1" = in_l1 ] && { in_l1; exit 0; }
+case_in_l1 400 migrate_l2.sh $(memtest $MIB 1 | sed -n 's/.*checksum //p')
 echo "ok - L2 was migrated while it wrote, and its memory is right"
-l1_stop || fail "L1 did not power off"

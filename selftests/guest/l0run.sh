@@ -47,7 +47,14 @@ run_test() { # NAME SECONDS CMD...
 
 log_start 1
 log_start 2
-verdict "BOOT $(uname -r) $(cut -d. -f1 /proc/uptime)"
+# What nesting has to stand on here: "npt=Y nested=1" or "ept=Y nested=Y".
+paging() {
+	local p
+	for p in /sys/module/kvm_amd/parameters/npt /sys/module/kvm_intel/parameters/ept /sys/module/kvm_*/parameters/nested; do
+		[ ! -e $p ] || echo -n "${p##*/}=$(cat $p) "
+	done
+}
+verdict "BOOT $(uname -r) $(cut -d. -f1 /proc/uptime) $(paging)"
 while read -r word rest; do
 	case $word in
 	SLOW) SLOW=$rest; export KPOP_SLOW=$rest ;;

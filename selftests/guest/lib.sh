@@ -225,3 +225,15 @@ kvm_stat() {
 	done
 	echo $sum
 }
+
+# case_in_l1 SECONDS CASE ARGS...: the part of a case that is its function in_l1, in an L1 with a policy, where L0 must
+# shadow nothing. CASE has, behind that function: [ "$1" = in_l1 ] && { in_l1; exit 0; }
+case_in_l1() {
+	local secs=$1 case=$2 out
+	shift 2
+	MEM=1536 l1_start || fail "no L1"
+	out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+	T=$secs l1 "sh /kpop/cases/$case in_l1 $*" || exit 1
+	[ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = 0 ] || fail "L0 made shadow pages"
+	l1_stop || fail "L1 did not power off"
+}

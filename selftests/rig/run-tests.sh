@@ -47,7 +47,7 @@ on_verdict() {
 	# shellcheck disable=SC2086
 	set -- $1
 	case $1 in
-	BOOT) echo "  L0 is up: $2" ;;
+	BOOT) echo "  L0 is up: $2 ${*:4}" ;;
 	START | DONE) ;;
 	TEST) name=$2 verdict=$3 secs=$4; shift 4; echo "  $verdict $name ($secs s)$([ "$verdict" = PASS ] || echo ": $*")" ;;
 	esac
