@@ -110,9 +110,6 @@ vm_start() {
 	fi
 	cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=$NEXT kpop.name=$name"
 	cmdline="$cmdline panic=-1 hung_task_panic=0 rcupdate.rcu_cpu_stall_timeout=${STALL:-60} tsc=reliable no_timer_check loglevel=5"
-	# TCG's VMRUN does not load the interrupt shadow: an interrupt may come between STI and HLT, and a CPU that must not
-	# sleep any more sleeps. With a tick in idle that lasts 4 ms, without it until somebody else wakes it.
-	cmdline="$cmdline nohz=off"
 	[ -n "$KVMOPT" ] && cmdline="$cmdline kpop.kvm=$(echo $KVMOPT | tr ' ' ,)"
 	# QEMU 7.2's TCG keeps the vector that a VMRUN injected as a pending exception until the guest's next exit, and may
 	# deliver it once more, interrupts off or not. An EOI that exits, the first thing that a handler does, leaves no room.
