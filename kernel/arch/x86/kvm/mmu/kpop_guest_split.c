@@ -81,8 +81,13 @@ void kpop_guest_split_above(struct kvm *kvm, const struct kvm_memory_slot *slot,
 {
 	int above;
 
+	/*
+	 * The count follows the bit: a page that is missed for that counts as
+	 * huge until it is taken away, which finds both its bit and the small.
+	 */
 	for (above = KVM_MAX_HUGEPAGE_LEVEL; above > level; above--)
-		kpop_guest_split_one(kvm, slot, gfn, above);
+		if (atomic64_read(&kvm->stat.pages[above - 1]))
+			kpop_guest_split_one(kvm, slot, gfn, above);
 }
 
 /**
