@@ -32,7 +32,7 @@ in_l1() {
 	while ! l2 "grep -q status /tmp/out"; do
 		sleep 1
 		i=$((i + 1))
-		[ $i -lt 150 ] || fail "L2's memory test does not end"
+		[ $i -lt 300 ] || fail "L2's memory test does not end"
 	done
 	l2 "cat /tmp/out" >$RUN/out
 	cat $RUN/out
@@ -42,5 +42,5 @@ in_l1() {
 }
 
 [ "$1" = in_l1 ] && { in_l1; exit 0; }
-case_in_l1 400 migrate_l2.sh $(memtest $MIB 1 | sed -n 's/.*checksum //p')
+case_in_l1 800 migrate_l2.sh $(memtest $MIB 1 | sed -n 's/.*checksum //p')
 echo "ok - L2 was migrated while it wrote, and its memory is right"

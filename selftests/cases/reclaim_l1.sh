@@ -64,4 +64,4 @@ in_l1() {
 }
 
 [ "$1" = in_l1 ] && { in_l1; exit 0; }
-case_in_l1 500 reclaim_l1.sh $(memtest $MIB 1 | sed -n 's/.*checksum //p')
+case_in_l1 800 reclaim_l1.sh $(memtest $MIB 1 | sed -n 's/.*checksum //p')
