@@ -7,7 +7,8 @@
  * L0 cannot solve goes to L1, and no time is spent on asking.
  *
  * What it demonstrates: the two required hooks with one kfunc each, and the
- * others as places to count; for fault see kpop_lazy.  Start your own policy from this file.
+ * others as places to count; for fault see kpop_lazy.  Start your own policy
+ * from this file.
  *
  * When it is bad: it never looks ahead.  Where L2 touches memory in order, a
  * policy that asks L1 for larger offers saves most of the exits.

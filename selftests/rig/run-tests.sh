@@ -73,7 +73,7 @@ run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 	done
 	echo "$vendor, $flavour kernel, group $group: $(wc -l <"$dir/expected") tests"
 	# Three levels hang now and then where TCG runs two CPUs in parallel (README, Limits); what needs two has groups of its own.
-	[ "$group" != l2 ] || local -x L0_SMP=${L0_SMP:-1}
+	[ "$group" != l2 ] || [ "${ACCEL:-tcg}" = kvm ] || local -x L0_SMP=${L0_SMP:-1}
 	STUCK=$((600 * slow)) "$rig/$boot" "$flavour" "$dir" "$dir/job" $((limit * slow)) || true
 	"$rig/unpack.py" "$dir/data" "$dir" || true
 	if ! "$rig/judge.sh" "$dir"; then

@@ -144,6 +144,27 @@ void kpop_guest_fail(struct kvm *kvm, long why);
 unsigned long *kpop_guest_offered(const struct kvm_memory_slot *slot, int level);
 bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
 		    int level);
+/* Which bits of word @w of a bitmap are in [from, to]. */
+static inline unsigned long kpop_guest_word_mask(unsigned long w, unsigned long from,
+						 unsigned long to)
+{
+	unsigned long mask = ~0UL;
+
+	if (w == BIT_WORD(from))
+		mask &= BITMAP_FIRST_WORD_MASK(from);
+	if (w == BIT_WORD(to))
+		mask &= BITMAP_LAST_WORD_MASK(to + 1);
+	return mask;
+}
+
+/* The other way round as gfn_to_index(). */
+static inline gfn_t kpop_guest_index_to_gfn(const struct kvm_memory_slot *slot,
+					    unsigned long idx, int level)
+{
+	return ((slot->base_gfn >> KVM_HPAGE_GFN_SHIFT(level)) + idx) <<
+	       KVM_HPAGE_GFN_SHIFT(level);
+}
+
 void kpop_guest_unmap_now(struct kvm *kvm, const struct kvm_memory_slot *slot,
 			  gfn_t start, gfn_t end, int min_level);
 void kpop_guest_split_above(struct kvm *kvm, const struct kvm_memory_slot *slot,

@@ -30,11 +30,7 @@ static unsigned long kpop_bits_set(unsigned long *map, unsigned long from,
 	unsigned long w, mask, n = 0;
 
 	for (w = BIT_WORD(from); w <= BIT_WORD(to); w++) {
-		mask = ~0UL;
-		if (w == BIT_WORD(from))
-			mask &= BITMAP_FIRST_WORD_MASK(from);
-		if (w == BIT_WORD(to))
-			mask &= BITMAP_LAST_WORD_MASK(to + 1);
+		mask = kpop_guest_word_mask(w, from, to);
 		n += hweight_long(~atomic_long_fetch_or(mask, (atomic_long_t *)&map[w]) &
 				  mask);
 	}
@@ -114,8 +110,8 @@ void kpop_guest_split_range(struct kvm *kvm, const struct kvm_memory_slot *slot,
 		to = gfn_to_index(end - 1, slot->base_gfn, level);
 		for_each_set_bit_from(i, map, to + 1)
 			kpop_guest_split_one(kvm, slot,
-					     ((slot->base_gfn >> KVM_HPAGE_GFN_SHIFT(level)) + i) <<
-					     KVM_HPAGE_GFN_SHIFT(level), level);
+					     kpop_guest_index_to_gfn(slot, i, level),
+					     level);
 	}
 }
 
@@ -188,8 +184,7 @@ static unsigned long kpop_guest_recover_slot(struct kvm *kvm,
 
 		clear_bit(i, map);
 		kpop_guest_count_nx(kvm, -1);
-		gfn = ((slot->base_gfn >> KVM_HPAGE_GFN_SHIFT(PG_LEVEL_2M)) + i) <<
-		      KVM_HPAGE_GFN_SHIFT(PG_LEVEL_2M);
+		gfn = kpop_guest_index_to_gfn(slot, i, PG_LEVEL_2M);
 		kvm->arch.kpop_guest->nx_next[slot->as_id] =
 			gfn + KVM_PAGES_PER_HPAGE(PG_LEVEL_2M);
 		/* It would come back in 4K; it goes when logging ends. */

@@ -71,11 +71,7 @@ static unsigned long kpop_bits_clear(unsigned long *map, unsigned long from,
 	unsigned long w, mask, old, n = 0;
 
 	for (w = BIT_WORD(from); w <= BIT_WORD(to); w++) {
-		mask = ~0UL;
-		if (w == BIT_WORD(from))
-			mask &= BITMAP_FIRST_WORD_MASK(from);
-		if (w == BIT_WORD(to))
-			mask &= BITMAP_LAST_WORD_MASK(to + 1);
+		mask = kpop_guest_word_mask(w, from, to);
 		if (!(READ_ONCE(map[w]) & mask))
 			continue;
 
