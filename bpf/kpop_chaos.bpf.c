@@ -34,6 +34,7 @@ enum chaos_knob {
 	CHAOS_SPIN_HOOK,	/* this hook, any, ... */
 	CHAOS_SPIN,		/* ... spins 2^20 times as often; STALL */
 	CHAOS_INIT,		/* init: minus this; INIT */
+	CHAOS_RIGHTS,		/* map: these, whatever L1 offers; VALUE if more, or not R */
 	CHAOS_NR_KNOBS,
 };
 
@@ -135,6 +136,7 @@ void BPF_PROG(chaos_unload, struct kpop_unload_ctx *kctx)
 SEC("struct_ops.s/map")
 int BPF_PROG(chaos_map, struct kpop_map_ctx *kctx)
 {
+	__u32 rights;
 	int ret;
 
 	if (chaos(KPOP_HOOK_MAP, &ret))
@@ -148,6 +150,9 @@ int BPF_PROG(chaos_map, struct kpop_map_ctx *kctx)
 	if (knob(CHAOS_BAD_RANGE))
 		return bpf_kpop_map(kctx, 0, kctx->npages + 1, kctx->rights,
 				    KPOP_HOW_LAZY);
+	rights = knob(CHAOS_RIGHTS);
+	if (rights)
+		return bpf_kpop_map(kctx, 0, kctx->npages, rights, KPOP_HOW_LAZY);
 	return kpop_map_all(kctx, kctx->lazy ? KPOP_HOW_LAZY : KPOP_HOW_EAGER);
 }
 

@@ -27,8 +27,8 @@ linux_dir() { echo "$(cache_dir)/linux"; }
 # The fragments of a flavour, in the order in which they are merged.
 flavour_fragments() {
 	case "$1" in
-	plain | debug) echo "$REPO/kernel/configs/base.config $REPO/kernel/configs/$1.config" ;;
-	*) die "unknown kernel flavour '$1': plain or debug" ;;
+	plain | debug | kcsan) echo "$REPO/kernel/configs/base.config $REPO/kernel/configs/$1.config" ;;
+	*) die "unknown kernel flavour '$1': plain, debug or kcsan" ;;
 	esac
 }
 

@@ -2,7 +2,7 @@
 # kconfig.sh FLAVOUR: merge the fragments over tinyconfig into the build directory; a request that did not take is fatal.
 . "$(dirname "$0")/common.sh"
 
-flavour=${1:?usage: kconfig.sh plain|debug}
+flavour=${1:?usage: kconfig.sh plain|debug|kcsan}
 src=$(linux_dir)
 obj=$(build_dir "$flavour")
 stamp=$obj/.kpop-config

@@ -5,7 +5,7 @@
 flavours=${*:-plain}
 b=$REPO/kernel/build
 n=0
-total=$((7 + $(wc -w <<<"$flavours") * 2))
+total=$((8 + $(wc -w <<<"$flavours") * 2))
 stage() { # WHAT COMMAND...
 	local t=$SECONDS
 	n=$((n + 1))
@@ -38,6 +38,14 @@ upstream_tests() {
 		>"$REPO/build/upstream.log" 2>&1 || { tail -30 "$REPO/build/upstream.log" >&2; return 1; }
 }
 
+# For an L1 with the debug kernel. In the plain one such tracking would cost two bytes a page, which no L2 on KPOP has to pay.
+test_module() {
+	local obj=$REPO/build/module
+	mkdir -p "$obj"
+	cp -u "$REPO"/selftests/module/* "$obj/"
+	make -s -C "$(build_dir debug)" M="$obj" modules >"$REPO/build/module.log" 2>&1 || { tail -30 "$REPO/build/module.log" >&2; return 1; }
+}
+
 guest_programs() {
 	local dir
 	dir=$(cache_dir)
@@ -54,14 +62,17 @@ else
 	stage "kernel tree: base, patches, overlay" "$b/prepare.sh"
 fi
 # L1 and L2 run the plain kernel whatever L0 runs, so it is always built.
+case " $flavours " in *" debug "*) total=$((total + 1)) ;; esac
 case " $flavours " in *" plain "*) ;; *) total=$((total + 1)); stage "plain kernel" "$b/build.sh" plain ;; esac
 for f in $flavours; do
 	stage "$f kernel (the first time: 15 to 30 minutes)" "$b/build.sh" "$f"
 done
+stage "KVM without KPOP" "$b/nokpop.sh"
 stage "libbpf and bpftool" "$b/tools.sh"
 stage "BPF policies" "$b/bpf.sh"
 stage "kpopctl" kpopctl
 stage "KVM selftests and guest programs" eval "kvm_tests && guest_programs"
+case " $flavours " in *" debug "*) stage "the module of a test" test_module ;; esac
 stage "the kernel's own KVM selftests" upstream_tests
 for f in $flavours; do
 	stage "root image ($f)" "$REPO/selftests/rig/image.sh" "$f"

@@ -13,6 +13,8 @@
  *   kpop_fault.c      an L2 vCPU: its mmu, its faults, L2 gpa -> L1 gpa
  *   kpop_notify.c     what L0 does to its own memory: notifiers, dirty log
  *   kpop_track.c      what L2 accessed and wrote, kept for L1
+ *   kpop_only.c       a VM whose L2s run on KPOP or not at all
+ *   kpop_buffer.c     what L2 wrote, told to L1 one by one
  *   kpop_hypercall.c  the hypercalls: every argument is checked here
  *   kpop_policy.c     struct_ops plumbing
  *   kpop_target.c     attach, swap, detach, lifetimes
@@ -23,7 +25,8 @@
  *   kpop_ioctl.c      the controller's door on /dev/kvm
  *   kpop_guest.c      the other side: KVM as an L1 on KPOP
  *
- * Lock order: kvm->srcu, kpop_vm.lock, mmu_lock, kpop_vm.tree_lock.
+ * Lock order: kvm->srcu, kpop_buffer.lock, kpop_vm.lock, mmu_lock,
+ * kpop_vm.tree_lock.
  */
 
 #include <linux/kvm_host.h>
@@ -84,8 +87,18 @@ struct kpop_vm {
 	u64 bind_gen;				/* changes with bindings */
 	struct list_head logs;			/* changed under mmu_lock too */
 	unsigned int nr_logs;
+	struct list_head buffers;		/* with nr_buffers, lock */
+	unsigned int nr_buffers;
+	unsigned int dropping;			/* no LOAD: all of it goes */
 	bool closed;				/* no LOAD: going, or no policy */
 	atomic_t virt_vcpus;			/* vCPUs with SVM or VMX on */
+
+	/*
+	 * kpop-only, changed under kvm->slots_lock.  @nowhere is there before
+	 * @only is set for the first time, and until the VM goes.
+	 */
+	bool only;
+	struct kpop_space *nowhere;
 
 	/*
 	 * The trees of translations.  Readers and adders hold mmu_lock for
@@ -132,9 +145,11 @@ struct kpop_space {
 	struct rb_root runs;			/* kpop_run.l2_rb, tree_lock */
 	u64 nr_runs;				/* tree_lock */
 	u64 nr_pages;				/* tree_lock */
+	u64 taken;				/* mmu_lock and tree_lock for write */
 	unsigned int nr_bindings;		/* kpop_vm.lock */
 	unsigned int siblings;			/* kpop_vm.lock to change */
-	bool unwaited;				/* a remap did not wait for walks */
+	atomic_t replaced;			/* remaps that took something away ... */
+	int waited;				/* ... and those that walks were waited for */
 };
 
 /* Spaces of one L2 VM and as_id show the same: a remap is one in all. */
@@ -192,12 +207,20 @@ static inline gfn_t kpop_run_l1_last(const struct kpop_run *run)
 	return run->l1 + run->npages - 1;
 }
 
-/* A translation by value: what a lookup returns.  @rights 0: none. */
+#define KPOP_TAKEN_UNKNOWN	U64_MAX
+
+/**
+ * struct kpop_trans - a translation by value: what a lookup returns
+ * @rights: 0 if there is none
+ * @taken: the space's at the time of the lookup.  As long as that is the same,
+ *	no page was taken away from the space and this still holds.
+ */
 struct kpop_trans {
 	gfn_t l2;
 	gfn_t l1;
 	u64 npages;
 	u32 rights;
+	u64 taken;
 };
 
 /* kpop_vm.c */
@@ -218,6 +241,10 @@ void kpop_fill_info(struct kpop_vm *kv, struct kvm_kpop_info *info);
 u32 kpop_fill_spaces(struct kpop_vm *kv, struct kvm_kpop_space_info *to, u32 max);
 
 /* kpop_space.c */
+/* A space and its root page. */
+#define KPOP_SPACE_BYTES (sizeof(struct kpop_space) + PAGE_SIZE + \
+			  sizeof(struct kvm_mmu_page))
+
 struct kpop_guest_mmu *kpop_alloc_guest_mmu(struct kpop_vm *kv, gpa_t holder,
 					    struct kpop_space *space);
 void kpop_put_guest_mmu(struct kpop_vm *kv, struct kpop_guest_mmu *gmmu);
@@ -234,6 +261,23 @@ struct kvm_mmu_page *kpop_valid_root(struct kpop_space *space);
 struct kvm_mmu_page *kpop_space_root(struct kvm_vcpu *vcpu,
 				     struct kpop_space *space);
 
+/* kpop_fault.c */
+bool kpop_pick_space(struct kvm_vcpu *vcpu, gpa_t holder, u64 token);
+void kpop_leave_space(struct kvm_vcpu *vcpu);
+
+/* kpop_only.c */
+int kpop_set_only(struct kpop_vm *kv, bool only);
+void kpop_free_only(struct kpop_vm *kv);
+void kpop_enter_nowhere(struct kvm_vcpu *vcpu);
+void kpop_evict(struct kvm_vcpu *vcpu);
+
+/* Does L0 refuse this VM's L2s any paging but KPOP? */
+static inline bool kpop_only(struct kpop_vm *kv)
+{
+	/* Pairs with kpop_set_only(): @nowhere is there. */
+	return smp_load_acquire(&kv->only);
+}
+
 /* kpop_trans.c */
 #define KPOP_SPARE_RUNS		3
 
@@ -249,7 +293,7 @@ void kpop_spare_drop(struct kpop_vm *kv, struct kpop_spare *spare);
 bool kpop_trans_lookup(struct kpop_space *space, gfn_t l2, struct kpop_trans *t);
 struct kpop_run *kpop_trans_first(struct kpop_space *space, gfn_t l2, gfn_t l2_end);
 bool kpop_trans_conflicts(struct kpop_space *space, const struct kpop_trans *t);
-bool kpop_trans_extend(struct kpop_space *space, const struct kpop_trans *t);
+bool kpop_trans_extend(struct kpop_space *space, struct kpop_trans *t);
 void kpop_trans_insert(struct kpop_space *space, const struct kpop_trans *t,
 		       struct kpop_spare *spare);
 void kpop_trans_punch(struct kpop_space *space, gfn_t l2, gfn_t l2_end,
@@ -259,6 +303,24 @@ int kpop_trans_toggle_rmap(struct kpop_space *space);
 struct kpop_run *kpop_rmap_first(struct kpop_vm *kv, gfn_t l1, gfn_t l1_last);
 struct kpop_run *kpop_rmap_next(struct kpop_run *run, gfn_t l1, gfn_t l1_last);
 
+/**
+ * struct kpop_log - a range of L2 gfns that L1 logs
+ * @buffer: where each page written is told, or NULL; then a bit is set only if
+ *	it was, see kpop_buffer.c.  A reference
+ *
+ * In kpop_vm.logs: changed under kv->lock and mmu_lock held for write, so
+ * either is enough to look.
+ */
+struct kpop_log {
+	struct list_head link;
+	struct kpop_buffer *buffer;
+	u32 kvm_id;
+	u32 as_id;
+	gfn_t l2;
+	u64 npages;
+	unsigned long bits[];
+};
+
 /* kpop_track.c */
 enum kpop_log_state {
 	KPOP_LOG_NONE,
@@ -267,14 +329,30 @@ enum kpop_log_state {
 };
 
 enum kpop_log_state kpop_log_access(struct kpop_space *space, gfn_t l2, bool write);
-void kpop_log_walk(struct kpop_space *space, gfn_t l2);
+bool kpop_log_overlaps(struct kpop_space *space, gfn_t l2, u64 npages);
+int kpop_log_walk(struct kpop_space *space, gfn_t l2);
+void kpop_log_drop_buffered(struct kpop_vm *kv, const struct kpop_buffer *buf);
+bool kpop_log_has_buffer(struct kpop_space *space, gfn_t l2, u64 npages);
+struct kpop_log *kpop_log_find(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2);
+void kpop_protect_mask(struct kpop_vm *kv, const struct kpop_log *log, gfn_t l2,
+		       unsigned long mask);
 void kpop_log_drop_all(struct kpop_vm *kv);
-int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages);
+int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
+		   bool buffered);
 int kpop_log_stop(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages);
 long kpop_log_read(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
 		   unsigned long *to);
 long kpop_age_range(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
 		    unsigned long *to, bool test_only);
+
+/* kpop_buffer.c */
+struct kpop_buffer *kpop_buffer_get(struct kpop_vm *kv, u32 kvm_id);
+void kpop_buffer_put(struct kpop_vm *kv, struct kpop_buffer *buf);
+int kpop_buffer_set(struct kpop_vm *kv, u32 kvm_id, u32 max, gpa_t gpa);
+int kpop_buffer_clear(struct kpop_vm *kv, u32 kvm_id);
+void kpop_buffer_drop_all(struct kpop_vm *kv);
+int kpop_buffer_tell(struct kpop_space *space, gfn_t l2);
+long kpop_buffer_take(struct kpop_vm *kv, u32 kvm_id, gpa_t to);
 
 /* kpop_check.c */
 #define KPOP_CHECK_MAX_LEAFS	BIT_ULL(20)
@@ -320,7 +398,8 @@ int kpop_do_load(struct kpop_load_kern *k);
 int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 		u32 how);
 int kpop_install(struct kvm_vcpu *vcpu, struct kpop_space *space,
-		 struct kvm_page_fault *fault, bool wait);
+		 struct kvm_page_fault *fault, const struct kpop_trans *t,
+		 bool wait);
 struct kvm_memory_slot *kpop_l1_slot(struct kvm *kvm, gfn_t l1);
 int kpop_unmap_range(struct kpop_vm *kv, u32 kvm_id, u32 as_id, bool all_as,
 		     gfn_t l2, u64 npages);

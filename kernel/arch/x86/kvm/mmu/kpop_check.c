@@ -94,8 +94,9 @@ static void kpop_check_leaf(struct kpop_space *space, struct tdp_iter *iter,
 		kpop_wrong(c, KPOP_WRONG_RIGHTS, iter->gfn, l1, spte);
 
 	log = kpop_log_access(space, iter->gfn, false);
-	if (is_writable_pte(spte) && log != KPOP_LOG_NONE &&
-	    (log == KPOP_LOG_CLEAN || pages > 1))
+	if (is_writable_pte(spte) &&
+	    (log == KPOP_LOG_CLEAN ||
+	     (pages > 1 && kpop_log_overlaps(space, iter->gfn, pages))))
 		kpop_wrong(c, KPOP_WRONG_LOG, iter->gfn, l1, spte);
 
 	for (i = 0; i < pages; i++)
@@ -176,8 +177,9 @@ void kpop_check(struct kpop_vm *kv, struct kvm_kpop_check *c)
 	write_lock(&kvm->mmu_lock);
 	list_for_each_entry(space, &kv->spaces, link)
 		kpop_check_space(space, c);
+	/* A space that is being dropped is off the list before its runs go. */
 	for (node = rb_first_cached(&kv->rmap); node; node = rb_next(node))
-		in_rmap++;
+		in_rmap += rb_entry(node, struct kpop_run, rmap_rb)->space->listed;
 	/* Each forward run is in the map: as many of them, and no more. */
 	if (!c->wrong && in_rmap != c->runs)
 		kpop_wrong(c, KPOP_WRONG_RMAP, 0, 0, in_rmap);

@@ -384,8 +384,9 @@ void kpop_call_exit(struct kpop_policy *p)
  * kpop_policy_status - does a policy serve this VM?
  * @kv: the VM
  *
- * Return: 0; -KVM_ENOSYS without one, also while its init runs; -EAGAIN while
- * it goes and mappings may still be there.  A hypercall may answer with it.
+ * Return: 0; -KVM_ENOSYS without one, also while its init runs, or -ENOLINK if
+ * the VM is kpop-only; -EAGAIN while it goes and mappings may still be there.
+ * A hypercall may answer with it.
  */
 int kpop_policy_status(struct kpop_vm *kv)
 {
@@ -398,7 +399,7 @@ int kpop_policy_status(struct kpop_vm *kv)
 	case KPOP_STATE_DETACHING:
 		return -EAGAIN;
 	default:
-		return -KVM_ENOSYS;
+		return kpop_only(kv) ? -ENOLINK : -KVM_ENOSYS;
 	}
 }
 

@@ -21,8 +21,9 @@ static void kpop_walk_begin(struct kvm_vcpu *vcpu)
 	if (vcpu->arch.kpop_walk_epoch || !vcpu->arch.kpop_in_run)
 		return;
 
+	/* 0 is no walk; -1 is before it, so that it is waited for in vain at worst. */
 	WRITE_ONCE(vcpu->arch.kpop_walk_epoch,
-		   atomic_read(&kpop_vm(vcpu->kvm)->walk_epoch));
+		   atomic_read(&kpop_vm(vcpu->kvm)->walk_epoch) ?: -1);
 	/* Pairs with the barrier in kpop_wait_walks(). */
 	smp_mb();
 }
@@ -100,10 +101,11 @@ static gpa_t kpop_gva_to_gpa(struct kvm_vcpu *vcpu, struct kvm_mmu *mmu,
 
 	if (kpop_translate(space, gpa_to_gfn(l2_gpa), &t) &&
 	    kpop_access(access) & t.rights) {
-		if (access & PFERR_WRITE_MASK)
-			kpop_log_walk(space, gpa_to_gfn(l2_gpa));
-		return gfn_to_gpa(t.l1 + (gpa_to_gfn(l2_gpa) - t.l2)) |
-		       offset_in_page(l2_gpa);
+		if (!(access & PFERR_WRITE_MASK) ||
+		    !kpop_log_walk(space, gpa_to_gfn(l2_gpa)))
+			return gfn_to_gpa(t.l1 + (gpa_to_gfn(l2_gpa) - t.l2)) |
+			       offset_in_page(l2_gpa);
+		t.rights &= ~KPOP_MAP_W;
 	}
 
 	if (exception)
@@ -130,7 +132,7 @@ void kpop_unload_vcpu(struct kvm_vcpu *vcpu)
 }
 EXPORT_SYMBOL_GPL(kpop_unload_vcpu);
 
-static void kpop_leave_space(struct kvm_vcpu *vcpu)
+void kpop_leave_space(struct kvm_vcpu *vcpu)
 {
 	kpop_unload_vcpu(vcpu);
 	if (vcpu->arch.kpop_space)
@@ -152,8 +154,10 @@ void kpop_destroy_vcpu(struct kvm_vcpu *vcpu)
 void kpop_free_obsolete(struct kvm_vcpu *vcpu)
 {
 	struct kvm_mmu *mmu = &vcpu->arch.kpop_mmu;
-	struct kpop_space *space = vcpu->arch.kpop_space;
+	struct kpop_space *space;
 
+	kpop_evict(vcpu);
+	space = vcpu->arch.kpop_space;
 	if (space && READ_ONCE(space->dead) && vcpu->arch.mmu != mmu)
 		kpop_leave_space(vcpu);
 	else if (VALID_PAGE(mmu->root.hpa) &&
@@ -180,41 +184,66 @@ static struct kpop_space *kpop_bound_space(struct kpop_vm *kv, gpa_t holder,
 }
 
 /**
+ * kpop_pick_space - take the space that L1 loaded for a nested entry
+ * @vcpu: the vCPU; it does not run on kpop_mmu
+ * @holder: GPA of vmcb12 / vmcs12
+ * @token: what L1 put into nCR3, or the address bits of EPTP
+ *
+ * Return: true if vcpu->arch.kpop_space is the one, false if there is none.
+ */
+bool kpop_pick_space(struct kvm_vcpu *vcpu, gpa_t holder, u64 token)
+{
+	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
+	struct kpop_space *space = vcpu->arch.kpop_space;
+	u64 gen;
+
+	if (!READ_ONCE(kv->nr_bindings) && !space)
+		return false;
+
+	if (space && vcpu->arch.kpop_holder == holder && space->token == token &&
+	    vcpu->arch.kpop_bind_gen == READ_ONCE(kv->bind_gen))
+		return true;
+
+	space = kpop_bound_space(kv, holder, token, &gen);
+	if (!space || space != vcpu->arch.kpop_space)
+		kpop_leave_space(vcpu);
+	else
+		kpop_put_space(space);
+	if (!space)
+		return false;
+
+	vcpu->arch.kpop_space = space;
+	vcpu->arch.kpop_holder = holder;
+	vcpu->arch.kpop_bind_gen = gen;
+	return true;
+}
+
+/**
  * kpop_nested_enter - does KPOP serve the L2 that L1 enters now?
  * @vcpu: the vCPU, in guest mode since a moment ago
+ * @may_serve: KPOP serves such an L1: a 64-bit one
  * @vcpu_holder: GPA of vmcb12 / vmcs12
  * @token: what L1 put into nCR3, or the address bits of EPTP
  *
  * Only with the whole token and the very holder that LOAD bound.  If so,
- * vcpu->arch.mmu is kpop_mmu and walk_mmu is left to the vendor.
+ * vcpu->arch.mmu is kpop_mmu and walk_mmu is left to the vendor.  A kpop-only
+ * VM never gets another answer: see kpop_only.c.
  *
  * Context: vCPU loaded, may sleep.
  * Return: false to use legacy nested paging.
  */
-bool kpop_nested_enter(struct kvm_vcpu *vcpu, gpa_t vcpu_holder, u64 token)
+bool kpop_nested_enter(struct kvm_vcpu *vcpu, bool may_serve, gpa_t vcpu_holder,
+		       u64 token)
 {
 	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
-	struct kpop_space *space;
-	u64 gen;
 
-	if (!kv || (!READ_ONCE(kv->nr_bindings) && !vcpu->arch.kpop_space))
+	if (!kv)
 		return false;
 
-	space = vcpu->arch.kpop_space;
-	if (!space || vcpu->arch.kpop_holder != vcpu_holder ||
-	    space->token != token ||
-	    vcpu->arch.kpop_bind_gen != READ_ONCE(kv->bind_gen)) {
-		space = kpop_bound_space(kv, vcpu_holder, token, &gen);
-		if (!space || space != vcpu->arch.kpop_space)
-			kpop_leave_space(vcpu);
-		else
-			kpop_put_space(space);
-		if (!space)
+	if (!may_serve || !kpop_pick_space(vcpu, vcpu_holder, token)) {
+		if (!kpop_only(kv))
 			return false;
-
-		vcpu->arch.kpop_space = space;
-		vcpu->arch.kpop_holder = vcpu_holder;
-		vcpu->arch.kpop_bind_gen = gen;
+		kpop_enter_nowhere(vcpu);
 	}
 
 	kvm_mmu_init_kpop_context(vcpu, &vcpu->arch.kpop_mmu);
@@ -225,6 +254,19 @@ bool kpop_nested_enter(struct kvm_vcpu *vcpu, gpa_t vcpu_holder, u64 token)
 	return true;
 }
 EXPORT_SYMBOL_GPL(kpop_nested_enter);
+
+/* L1 gets the fault. */
+static int kpop_give_fault(struct kvm_vcpu *vcpu, struct kpop_space *space,
+			   gpa_t l2_gpa, u64 error_code, u32 rights)
+{
+	struct x86_exception e;
+
+	vcpu->kvm->stat.kpop_faults_reflected++;
+	trace_kvm_kpop_fault(space->kv->id, l2_gpa, kpop_access(error_code), rights, -1);
+	kpop_fill_exception(&e, l2_gpa, error_code, rights);
+	vcpu->arch.mmu->inject_page_fault(vcpu, &e, true);
+	return 1;
+}
 
 /* L0 has no answer: the policy may delay, else L1 gets the fault. */
 static int kpop_reflect(struct kvm_vcpu *vcpu, struct kpop_space *space,
@@ -238,18 +280,13 @@ static int kpop_reflect(struct kvm_vcpu *vcpu, struct kpop_space *space,
 		.access = kpop_access(error_code),
 		.rights = rights,
 	};
-	struct x86_exception e;
 
 	/* A hook may take its time: nothing that a walk found is used now. */
 	kpop_walk_done(vcpu);
 	if (!READ_ONCE(space->dead) && kpop_call_fault(space->kv, &ctx))
 		return 1;
 
-	vcpu->kvm->stat.kpop_faults_reflected++;
-	trace_kvm_kpop_fault(space->kv->id, l2_gpa, ctx.access, rights, -1);
-	kpop_fill_exception(&e, l2_gpa, error_code, rights);
-	vcpu->arch.mmu->inject_page_fault(vcpu, &e, true);
-	return 1;
+	return kpop_give_fault(vcpu, space, l2_gpa, error_code, rights);
 }
 
 static int kpop_fault_result(struct kvm_vcpu *vcpu, gpa_t l2_gpa, int r,
@@ -281,7 +318,8 @@ static int kpop_fault_result(struct kvm_vcpu *vcpu, gpa_t l2_gpa, int r,
 }
 
 static int kpop_fault_in(struct kvm_vcpu *vcpu, struct kpop_space *space,
-			 gpa_t l2_gpa, u64 error_code, gfn_t l1)
+			 gpa_t l2_gpa, u64 error_code,
+			 const struct kpop_trans *t)
 {
 	struct kvm_page_fault fault = {
 		.addr = l2_gpa,
@@ -294,14 +332,14 @@ static int kpop_fault_in(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			is_nx_huge_page_enabled(vcpu->kvm),
 		.req_level = PG_LEVEL_4K,
 		.goal_level = PG_LEVEL_4K,
-		.gfn = l1,
+		.gfn = t->l1 + (gpa_to_gfn(l2_gpa) - t->l2),
 		.pfn = KVM_PFN_ERR_FAULT,
 		.hva = KVM_HVA_ERR_BAD,
 		.kpop = true,
 		.kpop_write = error_code & PFERR_WRITE_MASK,
 		.kpop_l2_gfn = gpa_to_gfn(l2_gpa),
 	};
-	int r = kpop_install(vcpu, space, &fault, true);
+	int r = kpop_install(vcpu, space, &fault, t, true);
 
 	if (r == -EHWPOISON) {
 		kvm_mmu_send_hwpoison(fault.slot, fault.gfn);
@@ -337,8 +375,12 @@ int kpop_page_fault(struct kvm_vcpu *vcpu, gpa_t l2_gpa, u64 error_code,
 	if (!kpop_translate(space, l2, &t) || !(access & t.rights))
 		return kpop_reflect(vcpu, space, l2_gpa, error_code, t.rights);
 
-	r = kpop_fault_in(vcpu, space, l2_gpa, error_code,
-			  t.l1 + (l2 - t.l2));
+	/* L1's buffer is full; that is no business of the policy. */
+	if (access == KPOP_MAP_W && kpop_buffer_tell(space, l2))
+		return kpop_give_fault(vcpu, space, l2_gpa, error_code,
+				       t.rights & ~KPOP_MAP_W);
+
+	r = kpop_fault_in(vcpu, space, l2_gpa, error_code, &t);
 	trace_kvm_kpop_fault(space->kv->id, l2_gpa, access, t.rights, r);
 	return kpop_fault_result(vcpu, l2_gpa, r, insn, insn_len);
 }

@@ -41,6 +41,12 @@
  * under read is allowed to holders of slots_lock, as kpop_guest_offer() sets
  * the bit again after its MAP, and to who splits a huge page.
  *
+ * kpop-only.  If L0 has no policy and runs no L2 on page tables of L1's
+ * (-ENOLINK), the VM stays as it is: KVM_RUN ends with KVM_EXIT_FAIL_ENTRY, and
+ * each further KVM_RUN sends LOAD again first.  So does one after L0 refused an
+ * entry.  Once a policy is attached L2 goes on; its pages are offered again as
+ * it touches them.
+ *
  * Fallback.  If L0 refuses, the state goes to FALLBACK; no LOAD or MAP is sent
  * from then on and faults are retried.  A work, for which vCPUs wait with
  * kvm->srcu dropped, unloads all tokens, goes to OFF and invalidates all
@@ -80,6 +86,14 @@ bool kpop_guest_available(void)
 {
 	return kpop_guest && kvm_para_available() &&
 	       kpop_guest_query(KPOP_QUERY_VERSION) == KPOP_ABI_VERSION;
+}
+
+/* Is this L1 kpop-only, so that falling back would help nobody? */
+static bool kpop_guest_only(void)
+{
+	long features = kpop_guest_query(KPOP_QUERY_FEATURES);
+
+	return features > 0 && features & KPOP_FEATURE_ONLY;
 }
 
 /* What L0 knows of an earlier kvm.ko is void. */
@@ -221,8 +235,9 @@ bool kpop_guest_bound(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root)
  * LOAD: bind the current holder to @root.  mmu_lock is held for read, which
  * keeps the root from being invalidated and then unloaded.
  *
- * Returns 0, or -EAGAIN if the caller should try again; that includes L0's
- * refusal, which has started a fallback.
+ * Returns 0, -EAGAIN if the caller should try again, which includes L0's
+ * refusal, as that has started a fallback, or -ENOLINK if the VM has to wait for
+ * a policy.
  */
 int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root)
 {
@@ -240,24 +255,57 @@ int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root)
 	ret = kvm_hypercall4(KVM_HC_KPOP_MMU_LOAD_UNLOAD,
 			     KPOP_OP_LOAD | kpop_guest_as_id(kvm_mmu_page_as_id(root)),
 			     b->holder, b->token, kg->kvm_id);
-	if (!ret)
+	if (!ret) {
+		kpop_guest_ring_limit(vcpu);
 		return 0;
+	}
 
 	b->token = INVALID_PAGE;
+	/* Do not enter the guest unbound; see kpop_guest_service(). */
+	kvm_make_request(KVM_REQ_KPOP_GUEST, vcpu);
+	if (ret == -ENOLINK)
+		return ret;
 	if (ret != -EAGAIN)
 		kpop_guest_fail(vcpu->kvm, ret);
 	return -EAGAIN;
 }
 
-/* mmu_load: bind before the vCPU runs on a token that is new to its holder. */
-void __kpop_guest_load(struct kvm_vcpu *vcpu)
+/*
+ * L0 has no policy and the VM is kpop-only: L0 has forgotten all of it.  Each
+ * vCPU sends LOAD before it enters again.  Context: mmu_lock may be held.
+ */
+void kpop_guest_unserved(struct kvm_vcpu *vcpu)
+{
+	struct kpop_guest_binding *b = &vcpu->arch.kpop_guest.bound[is_guest_mode(vcpu)];
+	struct kpop_guest_vm *kg = vcpu->kvm->arch.kpop_guest;
+
+	b->token = INVALID_PAGE;
+	/* Who finds it out first tells the others. */
+	if (atomic64_cmpxchg(&kg->epoch, b->epoch, b->epoch + 1) == b->epoch)
+		kvm_make_all_cpus_request(vcpu->kvm, KVM_REQ_KPOP_GUEST);
+	else
+		kvm_make_request(KVM_REQ_KPOP_GUEST, vcpu);
+}
+
+/* KVM_RUN ends with an entry that failed: was it L0 that refused a token? */
+void kpop_guest_refused(struct kvm_vcpu *vcpu)
+{
+	vcpu->arch.kpop_guest.bound[is_guest_mode(vcpu)].token = INVALID_PAGE;
+	kvm_make_request(KVM_REQ_KPOP_GUEST, vcpu);
+}
+
+/*
+ * mmu_load: bind before the vCPU runs on a token that is new to its holder.
+ * Returns 0, or an error with KVM_REQ_KPOP_GUEST to come here again.
+ */
+int __kpop_guest_load(struct kvm_vcpu *vcpu)
 {
 	struct kvm_mmu_page *root = kpop_guest_token(vcpu);
 	struct kvm *kvm = vcpu->kvm;
 	int ret = 0;
 
 	if (!root || kpop_guest_bound(vcpu, root))
-		return;
+		return 0;
 
 	read_lock(&kvm->mmu_lock);
 	if (READ_ONCE(kvm->arch.kpop_guest->state) == KPOP_GUEST_ON &&
@@ -265,24 +313,29 @@ void __kpop_guest_load(struct kvm_vcpu *vcpu)
 		ret = kpop_guest_bind(vcpu, root);
 	read_unlock(&kvm->mmu_lock);
 
-	if (!ret) {
+	if (ret != -EAGAIN) {
 		vcpu->arch.kpop_guest.load_tries = 0;
-		return;
-	}
-
-	/* Do not enter the guest unbound; see kpop_guest_service(). */
-	if (++vcpu->arch.kpop_guest.load_tries >= KPOP_GUEST_LOAD_TRIES)
+	} else if (++vcpu->arch.kpop_guest.load_tries >= KPOP_GUEST_LOAD_TRIES) {
+		vcpu->arch.kpop_guest.load_tries = 0;
+		/* A policy of a kpop-only VM that goes may take long for that. */
+		if (kpop_guest_only())
+			return -ENOLINK;
 		kpop_guest_fail(kvm, ret);
-	kvm_make_request(KVM_REQ_KPOP_GUEST, vcpu);
+	}
+	return ret;
 }
 
-/* KVM_REQ_KPOP_GUEST, in the vCPU's run loop: inside kvm->srcu, no lock held. */
-void kpop_guest_service(struct kvm_vcpu *vcpu)
+/*
+ * KVM_REQ_KPOP_GUEST, in the vCPU's run loop: inside kvm->srcu, no lock held.
+ * Returns false if the vCPU can not enter the guest and leaves KVM_RUN, with the
+ * request made again.
+ */
+bool kpop_guest_service(struct kvm_vcpu *vcpu)
 {
 	struct kpop_guest_vm *kg = vcpu->kvm->arch.kpop_guest;
 
 	if (!kg)
-		return;
+		return true;
 
 	/* The work takes slots_lock, whose holders wait for kvm->srcu. */
 	if (READ_ONCE(kg->state) == KPOP_GUEST_FALLBACK) {
@@ -291,22 +344,41 @@ void kpop_guest_service(struct kvm_vcpu *vcpu)
 		kvm_vcpu_srcu_read_lock(vcpu);
 	}
 
-	kpop_guest_load(vcpu);
+	if (kpop_guest_load(vcpu) != -ENOLINK)
+		return true;
+
+	/* As if L0 had refused the entry, which it would have. */
+	vcpu->run->exit_reason = KVM_EXIT_FAIL_ENTRY;
+	vcpu->run->fail_entry.hardware_entry_failure_reason = -ENOLINK;
+	vcpu->run->fail_entry.cpu = vcpu->arch.last_vmentry_cpu;
+	return false;
 }
 
 /*
  * For a loop of faults outside of KVM_RUN, where nobody serves requests: get
- * off a root that a fallback has invalidated.
+ * off a root that a fallback has invalidated, and do not wait for a policy.
  */
 int kpop_guest_refresh_root(struct kvm_vcpu *vcpu)
 {
+	int r;
+
 	if (!vcpu->kvm->arch.kpop_guest)
 		return 0;
+
+	/*
+	 * The work needs slots_lock, whose holder may wait for our kvm->srcu: let go
+	 * of that, as for a signal, and come again.
+	 */
+	if (READ_ONCE(vcpu->kvm->arch.kpop_guest->state) == KPOP_GUEST_FALLBACK)
+		return -EINTR;
 
 	if (kvm_check_request(KVM_REQ_MMU_FREE_OBSOLETE_ROOTS, vcpu))
 		kvm_mmu_free_obsolete_roots(vcpu);
 
-	return kvm_mmu_reload(vcpu);
+	r = kvm_mmu_reload(vcpu);
+	if (r)
+		return r;
+	return kpop_guest_load(vcpu) == -ENOLINK ? -EAGAIN : 0;
 }
 
 static void kpop_guest_unload_holder(struct kvm_vcpu *vcpu, bool nested)
@@ -385,6 +457,7 @@ void kpop_guest_pre_destroy_vm(struct kvm *kvm)
 	for (i = 0; i < kvm_arch_nr_memslot_as_ids(kvm); i++)
 		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, i))
 			kpop_guest_log_stop(kvm, slot);
+	kpop_guest_ring_uninit(kvm);
 }
 
 /* Every root is gone. */

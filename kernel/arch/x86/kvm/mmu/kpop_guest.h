@@ -29,6 +29,7 @@ enum kpop_guest_state {
 
 /**
  * struct kpop_guest_vm - an L2 VM whose page tables L0 keeps
+ * @kvm: the VM; it outlives this
  * @state: enum kpop_guest_state
  * @kvm_id: this VM's number in hypercalls, unique in this L1
  * @gfn_limit: L0 takes L2 gfns below this one
@@ -37,6 +38,10 @@ enum kpop_guest_state {
  * @fallback: moves the VM to its own page tables, outside kvm->srcu
  * @young: struct kpop_guest_young by chunk and as_id; mmu_lock held for write
  * @page: for answers in that; NULL: L0 tracks nothing for L1
+ * @ring: the page in which L0 tells what L2 wrote, or NULL; kpop_guest_ring.c
+ * @taken: a page for what was taken from there; ring_lock
+ * @ring_lock: one takes from @ring at a time; taken under mmu_lock or without
+ * @ring_lost: L0 tells no longer
  * @nx_next: where recovery of NX huge pages goes on, by as_id; mmu_lock held for
  *	write
  */
@@ -49,6 +54,10 @@ struct kpop_guest_vm {
 	struct work_struct fallback;
 	struct xarray young;
 	unsigned long *page;
+	u64 *ring;
+	u64 *taken;
+	spinlock_t ring_lock;	/* takers of @ring */
+	bool ring_lost;
 	gfn_t nx_next[KPOP_NR_AS_IDS];
 };
 
@@ -87,10 +96,11 @@ void kpop_guest_free_slot(struct kvm *kvm, struct kvm_memory_slot *slot);
 
 void kpop_guest_init_root(struct kvm *kvm, struct kvm_mmu_page *root);
 bool kpop_guest_zap_root(struct kvm *kvm, struct kvm_mmu_page *root, bool shared);
-void __kpop_guest_load(struct kvm_vcpu *vcpu);
+int __kpop_guest_load(struct kvm_vcpu *vcpu);
 void kpop_guest_unload_nested(struct kvm_vcpu *vcpu);
 void kpop_guest_destroy_vcpu(struct kvm_vcpu *vcpu);
-void kpop_guest_service(struct kvm_vcpu *vcpu);
+bool kpop_guest_service(struct kvm_vcpu *vcpu);
+void kpop_guest_refused(struct kvm_vcpu *vcpu);
 int kpop_guest_refresh_root(struct kvm_vcpu *vcpu);
 
 bool kpop_guest_root_is_token(struct kvm_vcpu *vcpu);
@@ -121,7 +131,16 @@ void __kpop_guest_recover_nx(struct kvm *kvm, unsigned int ratio);
 void kpop_guest_log_init(struct kvm *kvm, const struct kvm_memory_slot *slot);
 void kpop_guest_sync_dirty_log(struct kvm *kvm, struct kvm_memory_slot *slot);
 
+void __kpop_guest_run_end(struct kvm_vcpu *vcpu);
+
 /* Between the kpop_guest*.c files. */
+bool kpop_guest_logs(struct kvm *kvm, const struct kvm_memory_slot *slot);
+long __kpop_guest_track(struct kvm *kvm, u64 op, int as_id, gfn_t gfn, u64 npages,
+			u64 to);
+void kpop_guest_ring_init(struct kvm *kvm);
+void kpop_guest_ring_uninit(struct kvm *kvm);
+void kpop_guest_ring_limit(struct kvm_vcpu *vcpu);
+void kpop_guest_ring_make_room(struct kvm_vcpu *vcpu);
 bool kpop_guest_log_start(struct kvm *kvm, const struct kvm_memory_slot *slot);
 void kpop_guest_log_stop(struct kvm *kvm, const struct kvm_memory_slot *slot);
 void kpop_guest_dirty_offered(const struct kvm_memory_slot *slot, int level,
@@ -140,6 +159,7 @@ static inline u64 kpop_guest_as_id(int as_id)
 struct kvm_mmu_page *kpop_guest_token(struct kvm_vcpu *vcpu);
 bool kpop_guest_bound(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
 int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
+void kpop_guest_unserved(struct kvm_vcpu *vcpu);
 void kpop_guest_fail(struct kvm *kvm, long why);
 unsigned long *kpop_guest_offered(const struct kvm_memory_slot *slot, int level);
 bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
@@ -174,10 +194,23 @@ void kpop_guest_free_nx(struct kvm *kvm, const struct kvm_memory_slot *slot);
 void kpop_guest_track_nx(struct kvm *kvm, const struct kvm_memory_slot *slot, gfn_t gfn);
 
 /* Bind the current VMCB / VMCS to its token, if there is one; may take mmu_lock. */
-static inline void kpop_guest_load(struct kvm_vcpu *vcpu)
+static inline int kpop_guest_load(struct kvm_vcpu *vcpu)
 {
-	if (kpop_guest_on(vcpu->kvm))
-		__kpop_guest_load(vcpu);
+	return kpop_guest_on(vcpu->kvm) ? __kpop_guest_load(vcpu) : 0;
+}
+
+/*
+ * KVM_RUN ends: what L2 wrote is in the dirty ring, if one is used, and who was
+ * refused sends LOAD next time.
+ */
+static inline void kpop_guest_run_end(struct kvm_vcpu *vcpu)
+{
+	if (likely(!vcpu->kvm->arch.kpop_guest))
+		return;
+
+	if (vcpu->run->exit_reason == KVM_EXIT_FAIL_ENTRY && kpop_guest_on(vcpu->kvm))
+		kpop_guest_refused(vcpu);
+	__kpop_guest_run_end(vcpu);
 }
 
 static inline void kpop_guest_recover_nx(struct kvm *kvm, unsigned int ratio)
@@ -210,7 +243,8 @@ static inline bool kpop_guest_zap_root(struct kvm *kvm,
 
 static inline void kpop_guest_unload_nested(struct kvm_vcpu *vcpu) { }
 static inline void kpop_guest_destroy_vcpu(struct kvm_vcpu *vcpu) { }
-static inline void kpop_guest_service(struct kvm_vcpu *vcpu) { }
+static inline bool kpop_guest_service(struct kvm_vcpu *vcpu) { return true; }
+static inline void kpop_guest_run_end(struct kvm_vcpu *vcpu) { }
 static inline int kpop_guest_refresh_root(struct kvm_vcpu *vcpu) { return 0; }
 static inline bool kpop_guest_root_is_token(struct kvm_vcpu *vcpu)
 {
@@ -266,7 +300,7 @@ static inline void kpop_guest_split_range(struct kvm *kvm,
 					  gfn_t start, gfn_t end,
 					  int target_level) { }
 static inline void kpop_guest_recover_nx(struct kvm *kvm, unsigned int ratio) { }
-static inline void kpop_guest_load(struct kvm_vcpu *vcpu) { }
+static inline int kpop_guest_load(struct kvm_vcpu *vcpu) { return 0; }
 static inline void kpop_guest_log_init(struct kvm *kvm,
 				       const struct kvm_memory_slot *slot) { }
 static inline void kpop_guest_sync_dirty_log(struct kvm *kvm,

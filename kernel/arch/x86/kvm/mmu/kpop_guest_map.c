@@ -74,7 +74,7 @@ static void kpop_guest_make_offer(struct kvm_vcpu *vcpu, struct kvm_page_fault *
 {
 	const struct kvm_memory_slot *slot = fault->slot;
 	bool logged = kvm_slot_dirty_track_enabled(slot);
-	bool by_l0 = logged && READ_ONCE(slot->arch.kpop->logged);
+	bool by_l0 = logged && kpop_guest_logs(vcpu->kvm, slot);
 	int level = fault->goal_level;
 
 	*o = (struct kpop_guest_offer) {
@@ -98,7 +98,8 @@ static void kpop_guest_make_offer(struct kvm_vcpu *vcpu, struct kvm_page_fault *
 	o->rights |= KPOP_MAP_W;
 	/* L0's log has it, or is told of it; or L1's own. */
 	if (by_l0)
-		o->rights |= fault->write ? KPOP_MAP_WRITTEN : 0;
+		o->rights |= (fault->write ? KPOP_MAP_WRITTEN : 0) |
+			     (vcpu->kvm->dirty_ring_size ? KPOP_MAP_LOGGED : 0);
 	else if (logged)
 		mark_page_dirty_in_slot(vcpu->kvm, slot, fault->gfn);
 }
@@ -120,8 +121,10 @@ static void kpop_guest_set_offered(struct kvm *kvm, struct kvm_page_fault *fault
 static int kpop_guest_rebind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root)
 {
 	struct kpop_guest_binding *b = &vcpu->arch.kpop_guest.bound[is_guest_mode(vcpu)];
+	struct kvm *kvm = vcpu->kvm;
 
-	atomic64_cmpxchg(&vcpu->kvm->arch.kpop_guest->epoch, b->epoch, b->epoch + 1);
+	if (atomic64_cmpxchg(&kvm->arch.kpop_guest->epoch, b->epoch, b->epoch + 1) == b->epoch)
+		kvm_make_all_cpus_request(kvm, KVM_REQ_KPOP_GUEST);
 	return kpop_guest_bind(vcpu, root);
 }
 
@@ -150,6 +153,11 @@ static long kpop_guest_send_map(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root
 		if (ret == -EFAULT && !(o->rights & KPOP_MAP_DEVICE)) {
 			o->rights |= KPOP_MAP_DEVICE;
 			continue;
+		}
+		/* L0 tells of no writes any more: L1 has to see them. */
+		if (ret == -ENODATA) {
+			WRITE_ONCE(vcpu->kvm->arch.kpop_guest->ring_lost, true);
+			return -EAGAIN;
 		}
 		if (ret < 0)
 			return ret;
@@ -222,6 +230,9 @@ static int kpop_guest_map_result(struct kvm_vcpu *vcpu, struct kvm_page_fault *f
 	switch (ret) {
 	case -EAGAIN:
 		return RET_PF_RETRY;
+	case -ENOLINK:
+		kpop_guest_unserved(vcpu);
+		return RET_PF_RETRY;
 	case -EPERM:
 		kvm_mmu_prepare_memory_fault_exit(vcpu, fault);
 		return -EFAULT;
@@ -268,6 +279,9 @@ int kpop_guest_map(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault)
 
 	if (fault->huge_page_disallowed && fault->req_level >= PG_LEVEL_2M)
 		kpop_guest_track_nx(kvm, fault->slot, fault->gfn);
+
+	if (fault->write)
+		kpop_guest_ring_make_room(vcpu);
 
 	kpop_guest_make_offer(vcpu, fault, &o);
 	return kpop_guest_map_result(vcpu, fault, &o,

@@ -59,8 +59,15 @@ static void kpop_guest_split_one(struct kvm *kvm, const struct kvm_memory_slot *
 	n = kpop_bits_set(kpop_guest_offered(slot, level - 1), from, to);
 	kvm_update_page_stats(kvm, level - 1, n);
 
-	if (test_and_clear_bit(idx, map))
-		kvm_update_page_stats(kvm, level, -1);
+	if (!test_and_clear_bit(idx, map))
+		return;
+	kvm_update_page_stats(kvm, level, -1);
+	/*
+	 * It may be the bit of a MAP that came after somebody had taken all of
+	 * this away: without the small ones nobody would know of that.
+	 */
+	n = kpop_bits_set(kpop_guest_offered(slot, level - 1), from, to);
+	kvm_update_page_stats(kvm, level - 1, n);
 }
 
 /**

@@ -5,9 +5,9 @@
  *
  * Dirty log.  While L0 logs a slot, L1 sees no write of L2: W is offered as if
  * nothing was logged, and L0's log is merged into the slot's bitmap before user
- * space gets it.  If L0 can not, or the dirty ring is used, L1 offers W for a
- * write only and marks the page itself.  If L0 has lost the log, each page ever
- * offered is taken for dirty.
+ * space gets it.  If L0 can not, L1 offers W for a write only and marks the page
+ * itself.  If L0 has lost the log, each page ever offered is taken for dirty.  If
+ * the dirty ring is used the log is another one: kpop_guest_ring.c.
  *
  * Accesses.  Linux ages page by page; one call fetches KPOP_TRACK_MAX_PAGES at
  * a time into a cache.  What is in there is current enough for the first
@@ -30,6 +30,8 @@
  * @young: accessed since it was last asked whether they were
  * @asked: asked for since the last fetch
  * @stamp: jiffies of that
+ * @first: the first L2 gfn of that, which was of one slot
+ * @fetched: there was one
  *
  * Protected by mmu_lock held for write.
  */
@@ -37,18 +39,45 @@ struct kpop_guest_young {
 	unsigned long young[BITS_TO_LONGS(KPOP_CHUNK_PAGES)];
 	unsigned long asked[BITS_TO_LONGS(KPOP_CHUNK_PAGES)];
 	unsigned long stamp;
+	gfn_t first;
 	bool fetched;
 };
 
-/* @to: bits within a page, or NULL.  Return: as the hypercall. */
-static long kpop_guest_track(struct kvm *kvm, u64 op, int as_id, gfn_t gfn,
-			     u64 npages, void *to)
+/* Return: as the hypercall. */
+long __kpop_guest_track(struct kvm *kvm, u64 op, int as_id, gfn_t gfn, u64 npages,
+			u64 to)
 {
 	struct kpop_guest_vm *kg = kvm->arch.kpop_guest;
 
 	kvm->stat.kpop_guest_tracks++;
 	return kvm_hypercall4(KVM_HC_KPOP_MMU_TRACK, op | kpop_guest_as_id(as_id),
-			      kg->kvm_id | npages << 32, gfn, to ? __pa(to) : 0);
+			      kg->kvm_id | npages << 32, gfn, to);
+}
+
+/* @to: bits within a page, or NULL. */
+static long kpop_guest_track(struct kvm *kvm, u64 op, int as_id, gfn_t gfn,
+			     u64 npages, void *to)
+{
+	return __kpop_guest_track(kvm, op, as_id, gfn, npages, to ? __pa(to) : 0);
+}
+
+/* Does L0 note each write of L2 to a slot, so that L1 need not see it? */
+bool kpop_guest_logs(struct kvm *kvm, const struct kvm_memory_slot *slot)
+{
+	return slot->arch.kpop && READ_ONCE(slot->arch.kpop->logged) &&
+	       !(kvm->dirty_ring_size && READ_ONCE(kvm->arch.kpop_guest->ring_lost));
+}
+
+/* Return: does L0 log the slot? */
+static bool kpop_guest_ask_log(struct kvm *kvm, const struct kvm_memory_slot *slot)
+{
+	struct kpop_guest_vm *kg = kvm->arch.kpop_guest;
+	bool ring = kvm->dirty_ring_size;
+
+	return kg->page && (ring ? !!kg->ring : !!slot->dirty_bitmap) &&
+	       !__kpop_guest_track(kvm, KPOP_TRACK_LOG_START, slot->as_id,
+				   slot->base_gfn, slot->npages,
+				   ring ? KPOP_LOG_BUFFERED : 0);
 }
 
 /**
@@ -61,18 +90,16 @@ static long kpop_guest_track(struct kvm *kvm, u64 op, int as_id, gfn_t gfn,
  */
 bool kpop_guest_log_start(struct kvm *kvm, const struct kvm_memory_slot *slot)
 {
-	struct kpop_guest_slot *ks = slot->arch.kpop;
+	bool logged;
 
 	lockdep_assert_held(&kvm->slots_lock);
 
-	if (!ks || !slot->dirty_bitmap || kvm->dirty_ring_size ||
-	    !kvm->arch.kpop_guest->page)
+	if (!slot->arch.kpop)
 		return false;
 
-	WRITE_ONCE(ks->logged, !kpop_guest_track(kvm, KPOP_TRACK_LOG_START,
-						 slot->as_id, slot->base_gfn,
-						 slot->npages, NULL));
-	return ks->logged;
+	logged = kpop_guest_ask_log(kvm, slot);
+	WRITE_ONCE(slot->arch.kpop->logged, logged);
+	return kpop_guest_logs(kvm, slot);
 }
 
 /* Logging begins with all pages taken for dirty; slots_lock is held. */
@@ -131,8 +158,8 @@ static void kpop_guest_dirty_slot(const struct kvm_memory_slot *slot)
 }
 
 /**
- * kpop_guest_log_lost - L0's log of a slot is gone, or about to be
- * @kvm: the VM
+ * kpop_guest_log_lost - L0's log of a slot is of no use any more
+ * @kvm: the VM, which is off KPOP: no bit of @slot changes
  * @slot: the slot
  *
  * Context: slots_lock held.
@@ -141,10 +168,31 @@ void kpop_guest_log_lost(struct kvm *kvm, const struct kvm_memory_slot *slot)
 {
 	struct kpop_guest_slot *ks = slot->arch.kpop;
 
-	if (!ks || !ks->logged || !slot->dirty_bitmap)
+	if (!ks || !ks->logged)
 		return;
+	/* L0 may have it still, and charge this VM for it. */
+	kpop_guest_track(kvm, KPOP_TRACK_LOG_STOP, slot->as_id, slot->base_gfn,
+			 slot->npages, NULL);
 	WRITE_ONCE(ks->logged, false);
+	if (slot->dirty_bitmap)
+		kpop_guest_dirty_slot(slot);
+}
+
+/* L0 logs @slot no longer: L1 does, and what L2 may have written is dirty. */
+static void kpop_guest_log_takeover(struct kvm *kvm, const struct kvm_memory_slot *slot)
+{
+	/*
+	 * Nobody is between looking at ->logged and his MAP, and who takes a page
+	 * away marks it until here.
+	 */
+	write_lock(&kvm->mmu_lock);
 	kpop_guest_dirty_slot(slot);
+	WRITE_ONCE(slot->arch.kpop->logged, false);
+	write_unlock(&kvm->mmu_lock);
+
+	read_lock(&kvm->mmu_lock);
+	kpop_guest_wrprot_slot(kvm, slot, PG_LEVEL_4K);
+	read_unlock(&kvm->mmu_lock);
 }
 
 static long kpop_guest_log_read(struct kvm *kvm, struct kvm_memory_slot *slot,
@@ -196,12 +244,10 @@ void kpop_guest_sync_dirty_log(struct kvm *kvm, struct kvm_memory_slot *slot)
 		goto out;
 
 	/* First what sees all from here on, then what was before. */
-	if (!kpop_guest_log_start(kvm, slot)) {
-		read_lock(&kvm->mmu_lock);
-		kpop_guest_wrprot_slot(kvm, slot, PG_LEVEL_4K);
-		read_unlock(&kvm->mmu_lock);
-	}
-	kpop_guest_dirty_slot(slot);
+	if (kpop_guest_ask_log(kvm, slot))
+		kpop_guest_dirty_slot(slot);
+	else
+		kpop_guest_log_takeover(kvm, slot);
 out:
 	free_page((unsigned long)bits);
 }
@@ -244,6 +290,7 @@ static void kpop_guest_fetch(struct kvm *kvm, const struct kvm_memory_slot *slot
 
 	bitmap_clear(y->asked, start - base, end - start);
 	y->stamp = jiffies;
+	y->first = start;
 	y->fetched = true;
 }
 
@@ -261,7 +308,8 @@ static bool kpop_guest_age_chunk(struct kvm *kvm, const struct kvm_memory_slot *
 					KPOP_TRACK_AGE, slot->as_id, start, n,
 					kvm->arch.kpop_guest->page) > 0;
 
-	if (!y->fetched || time_after(jiffies, y->stamp) || kpop_bits_any(y->asked, from, n))
+	if (!y->fetched || y->first != max(base, slot->base_gfn) ||
+	    time_after(jiffies, y->stamp) || kpop_bits_any(y->asked, from, n))
 		kpop_guest_fetch(kvm, slot, y, base);
 
 	young = kpop_bits_any(y->young, from, n);
@@ -302,6 +350,7 @@ void kpop_guest_track_init(struct kpop_guest_vm *kg)
 	long features = kvm_hypercall4(KVM_HC_KPOP_QUERY, KPOP_QUERY_FEATURES, 0, 0, 0);
 
 	xa_init(&kg->young);
+	spin_lock_init(&kg->ring_lock);
 	if (features > 0 && features & KPOP_FEATURE_TRACK)
 		kg->page = (unsigned long *)__get_free_page(GFP_KERNEL_ACCOUNT);
 }

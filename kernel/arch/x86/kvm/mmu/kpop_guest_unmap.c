@@ -39,6 +39,7 @@ int kpop_guest_alloc_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	if (!kpop_guest_on(kvm))
 		return 0;
 
+	kpop_guest_ring_init(kvm);
 	ks = kzalloc(sizeof(*ks), GFP_KERNEL_ACCOUNT);
 	if (!ks)
 		return -ENOMEM;
@@ -60,6 +61,9 @@ int kpop_guest_alloc_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 		}
 	}
 
+	/* A slot that is made logged gets no other call. */
+	if (kvm_slot_dirty_track_enabled(slot))
+		kpop_guest_log_start(kvm, slot);
 	return 0;
 }
 
@@ -353,8 +357,12 @@ void kpop_guest_wrprot_slot(struct kvm *kvm, const struct kvm_memory_slot *slot,
 	lockdep_assert_held(&kvm->slots_lock);
 	lockdep_assert_held_read(&kvm->mmu_lock);
 
-	if (kvm_slot_dirty_track_enabled(slot) && kpop_guest_log_start(kvm, slot))
-		return;
+	if (kvm_slot_dirty_track_enabled(slot)) {
+		if (kpop_guest_log_start(kvm, slot))
+			return;
+		/* L0 may have a log all the same, and let L2 write in 4K. */
+		r.min_level = PG_LEVEL_4K;
+	}
 	kpop_guest_unmap_range(kvm, &r);
 }
 
@@ -382,8 +390,8 @@ void kpop_guest_wrprot_pt_masked(struct kvm *kvm,
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
 
-	/* L0 protected them when its log was read. */
-	if (slot->arch.kpop->logged)
+	/* L0 protected them when its log was read or taken. */
+	if (kpop_guest_logs(kvm, slot))
 		return;
 
 	for_each_set_bitrange(from, to, &mask, BITS_PER_LONG)

@@ -60,7 +60,8 @@ static long kpop_hc_query(struct kvm_vcpu *vcpu, struct kpop_args *a)
 	case KPOP_QUERY_FEATURES:
 		return KPOP_FEATURE_BATCH | KPOP_FEATURE_LAZY |
 		       KPOP_FEATURE_HUGE | KPOP_FEATURE_TRACK |
-		       KPOP_FEATURE_DEVICE;
+		       KPOP_FEATURE_DEVICE | KPOP_FEATURE_BUFFER |
+		       (kpop_only(kpop_vm(vcpu->kvm)) ? KPOP_FEATURE_ONLY : 0);
 	case KPOP_QUERY_GFN_LIMIT:
 		return kpop_vm(vcpu->kvm)->gfn_limit;
 	case KPOP_QUERY_MAX_RUNS:
@@ -133,12 +134,9 @@ static long kpop_hc_unload(struct kpop_vm *kv, u64 op, gpa_t holder, gpa_t token
 			return kpop_wait_walks(kv) ?: -ENOENT;
 		kpop_drop_space(space);
 		kpop_put_space(space);
-		r = kpop_wait_walks(kv);
-		if (r)
-			return r;
 	}
 	kpop_call_unload(kv, &ctx);
-	return 0;
+	return op == KPOP_OP_UNLOAD_ROOT ? kpop_wait_walks(kv) : 0;
 }
 
 static long kpop_hc_load_unload(struct kvm_vcpu *vcpu, struct kpop_args *a)
@@ -176,7 +174,8 @@ static int kpop_map_run(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	int r;
 
 	if (run->flags & ~(KPOP_MAP_FLAGS & ~KPOP_MAP_BATCH) ||
-	    (run->flags & KPOP_MAP_WRITTEN && !(run->flags & KPOP_MAP_W)) ||
+	    (run->flags & (KPOP_MAP_WRITTEN | KPOP_MAP_LOGGED) &&
+	     !(run->flags & KPOP_MAP_W)) ||
 	    !(run->flags & KPOP_MAP_R) || run->npages > KPOP_MAP_MAX_PAGES ||
 	    !kpop_gfns_ok(vcpu->kvm, run->l2_gfn, run->npages) ||
 	    !kpop_gfns_ok(vcpu->kvm, run->l1_gfn, run->npages))
@@ -184,6 +183,10 @@ static int kpop_map_run(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	if (!(run->flags & KPOP_MAP_DEVICE) &&
 	    !kpop_l1_range_ok(vcpu->kvm, run->l1_gfn, run->npages))
 		return -EFAULT;
+
+	if (run->flags & KPOP_MAP_LOGGED &&
+	    !kpop_log_has_buffer(space, run->l2_gfn, run->npages))
+		return -ENODATA;
 
 	r = kpop_call_map(space->kv, &k);
 	*done = k.done;
@@ -341,6 +344,25 @@ static long kpop_track_read(struct kvm_vcpu *vcpu, u64 op, u32 as_id, u32 kvm_id
 	return r;
 }
 
+/* LOG_BUFFER and LOG_TAKE: @gpa is a page of L1, or 0 with no entries. */
+static long kpop_track_buffer(struct kvm_vcpu *vcpu, u64 op, u32 kvm_id, u64 entries,
+			      gpa_t gpa)
+{
+	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
+	int r;
+
+	if (op == KPOP_TRACK_LOG_BUFFER && !entries && !gpa)
+		return kpop_buffer_clear(kv, kvm_id);
+	if (op == KPOP_TRACK_LOG_TAKE ? entries != 0 :
+	    !entries || entries > KPOP_LOG_MAX_ENTRIES)
+		return -EINVAL;
+	r = kpop_check_page(vcpu->kvm, gpa);
+	if (r)
+		return r;
+	return op == KPOP_TRACK_LOG_TAKE ? kpop_buffer_take(kv, kvm_id, gpa) :
+	       kpop_buffer_set(kv, kvm_id, entries, gpa);
+}
+
 static long kpop_hc_track(struct kvm_vcpu *vcpu, struct kpop_args *a)
 {
 	u64 op = a->a0 & 0xff, as_id = a->a0 >> KPOP_AS_ID_SHIFT;
@@ -348,17 +370,22 @@ static long kpop_hc_track(struct kvm_vcpu *vcpu, struct kpop_args *a)
 	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
 	u32 kvm_id = a->a1;
 
-	if (as_id >= KPOP_NR_AS_IDS || !kvm_id || !kpop_gfns_ok(vcpu->kvm, a->a2, npages))
+	if (as_id >= KPOP_NR_AS_IDS || !kvm_id)
+		return -EINVAL;
+	if (op == KPOP_TRACK_LOG_BUFFER || op == KPOP_TRACK_LOG_TAKE)
+		return as_id || a->a2 ? -EINVAL :
+		       kpop_track_buffer(vcpu, op, kvm_id, npages, a->a3);
+	if (!kpop_gfns_ok(vcpu->kvm, a->a2, npages))
 		return -EINVAL;
 
 	switch (op) {
 	case KPOP_TRACK_LOG_START:
-	case KPOP_TRACK_LOG_STOP:
-		if (a->a3)
+		if (a->a3 & ~KPOP_LOG_BUFFERED)
 			return -EINVAL;
-		return op == KPOP_TRACK_LOG_START ?
-		       kpop_log_start(kv, kvm_id, as_id, a->a2, npages) :
-		       kpop_log_stop(kv, kvm_id, as_id, a->a2, npages);
+		return kpop_log_start(kv, kvm_id, as_id, a->a2, npages,
+				      a->a3 & KPOP_LOG_BUFFERED);
+	case KPOP_TRACK_LOG_STOP:
+		return a->a3 ? -EINVAL : kpop_log_stop(kv, kvm_id, as_id, a->a2, npages);
 	case KPOP_TRACK_LOG_READ:
 	case KPOP_TRACK_AGE:
 	case KPOP_TRACK_TEST_AGE:
@@ -373,13 +400,18 @@ static long kpop_hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
 			   struct kpop_args *a, bool is_64_bit)
 {
 	struct kpop_vm *kv = kpop_vm(vcpu->kvm);
+	long r;
 
 	if (kvm_x86_call(get_cpl)(vcpu))
 		return -KVM_EPERM;
-	if (!kv || READ_ONCE(kv->target->state) == KPOP_STATE_NONE)
-		return -KVM_ENOSYS;
+	r = kv ? kpop_policy_status(kv) : -KVM_ENOSYS;
+	if (r == -KVM_ENOSYS)
+		return r;
 	if (!is_64_bit || is_smm(vcpu) || is_guest_mode(vcpu))
 		return -KVM_EPERM;
+	/* What a kpop-only L1 asks is answered: its next L2 waits for a policy. */
+	if (r == -ENOLINK && nr != KVM_HC_KPOP_QUERY)
+		return r;
 
 	kvm_mmu_init_kpop_context(vcpu, &vcpu->arch.kpop_mmu);
 

@@ -91,8 +91,7 @@ static int kpop_run_op(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
 	case KVM_KPOP_OP_SET_ONLY:
 		if (cmd->arg > 1)
 			return -EINVAL;
-		/* Nested entry does not look at it yet: rather say so. */
-		return cmd->arg ? -EOPNOTSUPP : 0;
+		return kpop_set_only(kv, cmd->arg);
 	case KVM_KPOP_OP_CHECK:
 	case KVM_KPOP_OP_PLANT:
 		return kpop_op_check(kv, cmd);
@@ -153,6 +152,10 @@ long kpop_dev_ioctl(unsigned long arg)
 		return r;
 	if (cmd.size != size || cmd.flags || cmd.reserved)
 		return -EINVAL;
+
+	/* Where no answer can go nothing is done either. */
+	if (put_user(cmd.data_len, &ucmd->data_len))
+		return -EFAULT;
 
 	r = kpop_run_cmd(&cmd);
 	if (!r && put_user(cmd.data_len, &ucmd->data_len))

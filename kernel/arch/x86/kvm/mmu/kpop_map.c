@@ -90,11 +90,21 @@ static int kpop_faultin(struct kvm *kvm, struct kvm_page_fault *fault, bool wait
 	return -EFAULT;
 }
 
-/* L1 logs what L2 writes: a page that is not in the log is not writable. */
+/*
+ * L1 logs what L2 writes: a page that is not in the log is not writable, and a
+ * huge page has none that is logged.
+ */
 static void kpop_log_fault(struct kpop_space *space, struct kvm_page_fault *fault)
 {
+	u64 pages;
+
 	switch (kpop_log_access(space, fault->kpop_l2_gfn, fault->kpop_write)) {
 	case KPOP_LOG_NONE:
+		for (; fault->max_level > PG_LEVEL_4K; fault->max_level--) {
+			pages = KVM_PAGES_PER_HPAGE(fault->max_level);
+			if (!kpop_log_overlaps(space, fault->kpop_l2_gfn & -pages, pages))
+				break;
+		}
 		return;
 	case KPOP_LOG_CLEAN:
 		fault->kpop_access &= ~ACC_WRITE_MASK;
@@ -110,10 +120,11 @@ static void kpop_log_fault(struct kpop_space *space, struct kvm_page_fault *faul
  * in one section of mmu_lock.
  */
 static int kpop_install_locked(struct kvm_vcpu *vcpu, struct kpop_space *space,
-			       struct kvm_page_fault *fault)
+			       struct kvm_page_fault *fault,
+			       const struct kpop_trans *t)
 {
 	struct kvm_mmu_page *root, *made = NULL;
-	struct kpop_trans t;
+	struct kpop_trans now;
 	int r = RET_PF_RETRY;
 
 	root = kpop_valid_root(space);
@@ -125,18 +136,23 @@ static int kpop_install_locked(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	}
 
 	if (space->dead || root->role.invalid ||
-	    !kpop_trans_lookup(space, fault->kpop_l2_gfn, &t) ||
-	    t.l1 + (fault->kpop_l2_gfn - t.l2) != fault->gfn ||
 	    mmu_invalidate_retry_gfn(vcpu->kvm, fault->mmu_seq, fault->gfn))
 		goto out;
 
+	if (t->taken != space->taken) {
+		if (!kpop_trans_lookup(space, fault->kpop_l2_gfn, &now) ||
+		    now.l1 + (fault->kpop_l2_gfn - now.l2) != fault->gfn)
+			goto out;
+		t = &now;
+	}
+
 	fault->kpop_root = root;
-	fault->kpop_access = kpop_acc(t.rights);
-	if ((fault->write && !(t.rights & KPOP_MAP_W)) ||
-	    (fault->exec && !(t.rights & KPOP_MAP_X)))
+	fault->kpop_access = kpop_acc(t->rights);
+	if ((fault->write && !(t->rights & KPOP_MAP_W)) ||
+	    (fault->exec && !(t->rights & KPOP_MAP_X)))
 		goto out;
 
-	fault->max_level = kpop_max_level(&t, fault->kpop_l2_gfn);
+	fault->max_level = kpop_max_level(t, fault->kpop_l2_gfn);
 	kpop_log_fault(space, fault);
 	r = kvm_tdp_mmu_map(vcpu, fault);
 out:
@@ -151,6 +167,7 @@ out:
  * @space: the space; the caller holds a reference
  * @fault: gfn is the L1 gfn, kpop_l2_gfn the L2 gfn; kpop, kpop_write (L2 does
  *	write), write and exec are set, slot may be, the rest is filled in here
+ * @t: the translation that gave the L1 gfn, as looked up
  * @wait: may wait for the host page; without, a page that is not resident is
  *	left alone
  *
@@ -158,7 +175,8 @@ out:
  * Return: RET_PF_*, or -EINTR, -EFAULT, -EHWPOISON, -ENOMEM.
  */
 int kpop_install(struct kvm_vcpu *vcpu, struct kpop_space *space,
-		 struct kvm_page_fault *fault, bool wait)
+		 struct kvm_page_fault *fault, const struct kpop_trans *t,
+		 bool wait)
 {
 	struct kvm *kvm = vcpu->kvm;
 	kvm_pfn_t pfn;
@@ -175,18 +193,20 @@ int kpop_install(struct kvm_vcpu *vcpu, struct kpop_space *space,
 	pfn = fault->pfn;
 	/* make_spte() sees to pages of L1 that L0 write-tracks. */
 	read_lock(&kvm->mmu_lock);
-	r = kpop_install_locked(vcpu, space, fault);
+	r = kpop_install_locked(vcpu, space, fault, t);
 	read_unlock(&kvm->mmu_lock);
 	kvm_release_pfn_clean(pfn);
 	return r;
 }
 
 /*
- * Make present what of a new translation is resident.  Nothing here is an
- * error: what is not installed now is when L2 touches it.
+ * Make present what of a new translation is resident; @run is what it is a
+ * part of.  Nothing here is an error: what is not installed now is when L2
+ * touches it.
  */
 static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
-			       const struct kpop_trans *t, bool written)
+			       const struct kpop_trans *t,
+			       const struct kpop_trans *run, bool written)
 {
 	bool prefetch = t->npages > 1;
 	gfn_t i = 0;
@@ -217,9 +237,13 @@ static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			.kpop_write = written,
 			.kpop_l2_gfn = t->l2 + i,
 		};
-		int r = kpop_install(vcpu, space, &fault, false);
 		gfn_t pages = 1;
+		int r;
 
+		/* If it cannot be told it is no write: L2 faults. */
+		if (written)
+			kpop_buffer_tell(space, t->l2 + i);
+		r = kpop_install(vcpu, space, &fault, run, false);
 		if (r < 0)
 			return;
 		if (r == RET_PF_FIXED || r == RET_PF_SPURIOUS)
@@ -283,10 +307,11 @@ static bool kpop_crowded(struct kpop_vm *kv, const struct kpop_trans *t)
 
 /*
  * The usual case: nothing is taken away, mmu_lock for read is enough.  Without
- * spare runs only what needs none is done.
+ * spare runs only what needs none is done.  @run becomes what @t is a part of,
+ * where that costs nothing.
  */
 static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
-		    struct kpop_spare *spare)
+		    struct kpop_trans *run, struct kpop_spare *spare)
 {
 	struct kpop_vm *kv = space->kv;
 	int r = 0;
@@ -297,7 +322,7 @@ static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
 		r = -ENOENT;
 	else if (kpop_crowded(kv, t))
 		r = -EBUSY;
-	else if (kpop_trans_extend(space, t))
+	else if (kpop_trans_extend(space, run))
 		r = 0;
 	else if (!spare->nr)
 		r = -ENOSPC;
@@ -422,11 +447,13 @@ static int kpop_replace(struct kpop_space *space, const struct kpop_trans *t,
 		write_lock(&kv->kvm->mmu_lock);
 		r = kpop_insert(space, t, spare);
 		write_unlock(&kv->kvm->mmu_lock);
+		if (r == -EBUSY && signal_pending(current))
+			r = -EINTR;
 		cond_resched();
 	} while (r == -EBUSY);
 out:
 	mutex_unlock(&kv->lock);
-	WRITE_ONCE(space->unwaited, true);
+	atomic_inc(&space->replaced);
 	return r;
 }
 
@@ -453,18 +480,21 @@ static bool kpop_siblings_differ(struct kpop_space *space,
 	return differ;
 }
 
-/* What a remap of this space replaced may be in use by a walk still. */
+/*
+ * What a remap of this space replaced may be in use by a walk still.  Whose
+ * remap it was does not matter: none returns before a wait that began after it
+ * has ended.  A count that is written late costs one wait more.
+ */
 static int kpop_wait_replaced(struct kpop_space *space)
 {
-	int r;
+	int n = atomic_read(&space->replaced), r;
 
-	if (!READ_ONCE(space->unwaited))
+	if (READ_ONCE(space->waited) == n)
 		return 0;
 
-	WRITE_ONCE(space->unwaited, false);
 	r = kpop_wait_walks(space->kv);
-	if (r)
-		WRITE_ONCE(space->unwaited, true);
+	if (!r)
+		WRITE_ONCE(space->waited, n);
 	return r;
 }
 
@@ -484,7 +514,7 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 {
 	struct kpop_vm *kv = k->space->kv;
 	struct kpop_spare spare = {};
-	struct kpop_trans t;
+	struct kpop_trans t, run;
 	int r;
 
 	if (!npages || offset >= k->ctx.npages ||
@@ -497,14 +527,16 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 		.l1 = k->ctx.l1_gfn + offset,
 		.npages = npages,
 		.rights = rights,
+		.taken = KPOP_TAKEN_UNKNOWN,
 	};
+	run = t;
 
 	r = -EBUSY;
 	if (!kpop_siblings_differ(k->space, &t)) {
-		r = kpop_add(k->space, &t, &spare);
+		r = kpop_add(k->space, &t, &run, &spare);
 		if (r == -ENOSPC)
 			r = kpop_spare_fill(kv, &spare) ?:
-			    kpop_add(k->space, &t, &spare);
+			    kpop_add(k->space, &t, &run, &spare);
 	}
 	if (r == -EBUSY)
 		r = kpop_replace(k->space, &t, &spare);
@@ -515,7 +547,7 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 		return r;
 
 	if (how == KPOP_HOW_EAGER)
-		kpop_install_range(k->vcpu, k->space, &t, k->ctx.written);
+		kpop_install_range(k->vcpu, k->space, &t, &run, k->ctx.written);
 
 	k->done = max(k->done, offset + npages);
 	k->rights = rights;

@@ -118,18 +118,32 @@ bool kpop_age_gfn_range(struct kvm *kvm, struct kvm_gfn_range *range, bool test_
 			      test_only ? kpop_test_age : kpop_age);
 }
 
+/*
+ * Zap [first, last], L1 gfns, and flush before mmu_lock is dropped, whatever the
+ * caller does.  Who write-protects for a log flushes only afterwards: his SPTEs
+ * stay, so that a notifier in between finds them and flushes.  Of one that is
+ * gone it would find nothing, and the page would be freed under L2's TLBs.
+ */
+static bool kpop_zap_now(struct kpop_vm *kv, gfn_t first, gfn_t last)
+{
+	if (!kpop_walk_rmap(kv, first, last, kvm_tdp_mmu_zap_kpop_leafs))
+		return false;
+
+	kvm_flush_remote_tlbs(kv->kvm);
+	return true;
+}
+
 /* An L1 gfn becomes write-protected: L2's next write is looked at again. */
 bool kpop_write_protect_gfn(struct kvm *kvm, gfn_t gfn)
 {
 	struct kpop_vm *kv = kpop_vm(kvm);
 
-	return kv && kpop_walk_rmap(kv, gfn, gfn, kvm_tdp_mmu_zap_kpop_leafs);
+	return kv && kpop_zap_now(kv, gfn, gfn);
 }
 
 /*
  * L0 starts to log writes to a slot of L1: huge and writable SPTEs go, those
- * that come are 4K and tell the log (make_spte()).  The caller flushes, once
- * the lock is dropped, as for the TDP MMU.
+ * that come are 4K and tell the log (make_spte()).
  */
 void kpop_log_slot(struct kvm *kvm, const struct kvm_memory_slot *slot)
 {
@@ -145,7 +159,7 @@ void kpop_log_slot(struct kvm *kvm, const struct kvm_memory_slot *slot)
 
 /*
  * The pages of @mask, from L1 gfn @gfn on, were read from the log: their next
- * write must be seen again.  mmu_lock held for write; the caller flushes.
+ * write must be seen again.  mmu_lock held for write.
  */
 void kpop_log_pt_masked(struct kvm *kvm, const struct kvm_memory_slot *slot,
 			gfn_t gfn, unsigned long mask)
@@ -156,6 +170,5 @@ void kpop_log_pt_masked(struct kvm *kvm, const struct kvm_memory_slot *slot,
 		return;
 
 	/* Neighbours that go too just come back: few bits mean few pages. */
-	kpop_walk_rmap(kv, gfn + __ffs(mask), gfn + __fls(mask),
-		       kvm_tdp_mmu_zap_kpop_leafs);
+	kpop_zap_now(kv, gfn + __ffs(mask), gfn + __fls(mask));
 }

@@ -40,7 +40,9 @@ void kpop_walk_end(struct kvm_vcpu *vcpu);
 int kpop_emulate_hypercall(struct kvm_vcpu *vcpu, unsigned long nr);
 long kpop_dev_ioctl(unsigned long arg);
 
-bool kpop_nested_enter(struct kvm_vcpu *vcpu, gpa_t vcpu_holder, u64 token);
+bool kpop_refuses(struct kvm_vcpu *vcpu, bool may_serve, gpa_t vcpu_holder, u64 token);
+bool kpop_nested_enter(struct kvm_vcpu *vcpu, bool may_serve, gpa_t vcpu_holder,
+		       u64 token);
 int kpop_reload_guest_mmu(struct kvm_vcpu *vcpu);
 int kpop_page_fault(struct kvm_vcpu *vcpu, gpa_t l2_gpa, u64 error_code,
 		    void *insn, int insn_len);
@@ -110,8 +112,14 @@ static inline int kpop_emulate_hypercall(struct kvm_vcpu *vcpu, unsigned long nr
 
 static inline long kpop_dev_ioctl(unsigned long arg) { return -EINVAL; }
 
-static inline bool kpop_nested_enter(struct kvm_vcpu *vcpu, gpa_t vcpu_holder,
-				     u64 token)
+static inline bool kpop_refuses(struct kvm_vcpu *vcpu, bool may_serve,
+				gpa_t vcpu_holder, u64 token)
+{
+	return false;
+}
+
+static inline bool kpop_nested_enter(struct kvm_vcpu *vcpu, bool may_serve,
+				     gpa_t vcpu_holder, u64 token)
 {
 	return false;
 }

@@ -15,10 +15,6 @@
 #include "tdp_mmu.h"
 #include "kpop_trace.h"
 
-/* A space and its root page. */
-#define KPOP_SPACE_BYTES (sizeof(struct kpop_space) + PAGE_SIZE + \
-			  sizeof(struct kvm_mmu_page))
-
 /* Caller holds kv->lock. */
 static struct kpop_space *kpop_lookup_space(struct kpop_vm *kv, gpa_t token)
 {
@@ -338,7 +334,7 @@ static struct kpop_space *kpop_make_space(struct kpop_vm *kv, gpa_t token,
 	mutex_lock(&kv->lock);
 	*made = false;
 	space = kpop_lookup_space(kv, token);
-	if (kv->closed) {
+	if (kv->closed || kv->dropping) {
 		space = ERR_PTR(-EAGAIN);
 	} else if (!space) {
 		space = kpop_alloc_space(kv, token, kvm_id, as_id);

@@ -22,28 +22,13 @@
 #include "tdp_mmu.h"
 #include "kpop_trace.h"
 
-/**
- * struct kpop_log - a range of L2 gfns that L1 logs
- *
- * In kpop_vm.logs: changed under kv->lock and mmu_lock held for write, so
- * either is enough to look.
- */
-struct kpop_log {
-	struct list_head link;
-	u32 kvm_id;
-	u32 as_id;
-	gfn_t l2;
-	u64 npages;
-	unsigned long bits[];
-};
-
 static u64 kpop_log_bytes(u64 npages)
 {
 	return sizeof(struct kpop_log) + BITS_TO_LONGS(npages) * sizeof(long);
 }
 
-static struct kpop_log *kpop_log_find(struct kpop_vm *kv, u32 kvm_id, u32 as_id,
-				      gfn_t l2)
+/* The log that an L2 gfn is in, or NULL; mmu_lock or kv->lock is held. */
+struct kpop_log *kpop_log_find(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2)
 {
 	struct kpop_log *log;
 
@@ -52,6 +37,27 @@ static struct kpop_log *kpop_log_find(struct kpop_vm *kv, u32 kvm_id, u32 as_id,
 		    l2 >= log->l2 && l2 - log->l2 < log->npages)
 			return log;
 	return NULL;
+}
+
+/**
+ * kpop_log_overlaps - is any page of a range logged?
+ * @space: the space
+ * @l2: first L2 gfn
+ * @npages: how many
+ *
+ * Context: mmu_lock held.
+ */
+bool kpop_log_overlaps(struct kpop_space *space, gfn_t l2, u64 npages)
+{
+	struct kpop_log *log;
+
+	lockdep_assert_held(&space->kv->kvm->mmu_lock);
+
+	list_for_each_entry(log, &space->kv->logs, link)
+		if (log->kvm_id == space->kvm_id && log->as_id == space->as_id &&
+		    l2 < log->l2 + log->npages && log->l2 < l2 + npages)
+			return true;
+	return false;
 }
 
 /**
@@ -73,7 +79,8 @@ enum kpop_log_state kpop_log_access(struct kpop_space *space, gfn_t l2, bool wri
 	log = kpop_log_find(space->kv, space->kvm_id, space->as_id, l2);
 	if (!log)
 		return KPOP_LOG_NONE;
-	if (write)
+	/* With a buffer it was told before, or it is not written now. */
+	if (write && !log->buffer)
 		set_bit(l2 - log->l2, log->bits);
 	return test_bit(l2 - log->l2, log->bits) ? KPOP_LOG_DIRTY : KPOP_LOG_CLEAN;
 }
@@ -85,22 +92,44 @@ enum kpop_log_state kpop_log_access(struct kpop_space *space, gfn_t l2, bool wri
  *
  * Context: no mmu_lock; the caller is in a walk, which who starts or reads a
  * log waits for.
+ * Return: 0, or an error: L1 must see this write.
  */
-void kpop_log_walk(struct kpop_space *space, gfn_t l2)
+int kpop_log_walk(struct kpop_space *space, gfn_t l2)
 {
 	struct kpop_vm *kv = space->kv;
 
 	if (list_empty_careful(&kv->logs))
-		return;
+		return 0;
 
 	read_lock(&kv->kvm->mmu_lock);
 	kpop_log_access(space, l2, true);
 	read_unlock(&kv->kvm->mmu_lock);
+	return kpop_buffer_tell(space, l2);
+}
+
+/**
+ * kpop_log_has_buffer - is all of a range in a log with a buffer?
+ * @space: the space
+ * @l2: first L2 gfn
+ * @npages: how many
+ */
+bool kpop_log_has_buffer(struct kpop_space *space, gfn_t l2, u64 npages)
+{
+	struct kpop_vm *kv = space->kv;
+	struct kpop_log *log;
+	bool has;
+
+	read_lock(&kv->kvm->mmu_lock);
+	log = kpop_log_find(kv, space->kvm_id, space->as_id, l2);
+	has = log && log->buffer && npages <= log->npages - (l2 - log->l2);
+	read_unlock(&kv->kvm->mmu_lock);
+	return has;
 }
 
 static void kpop_log_free(struct kpop_vm *kv, struct kpop_log *log)
 {
 	kpop_uncharge(kv, kpop_log_bytes(log->npages));
+	kpop_buffer_put(kv, log->buffer);
 	kvfree(log);
 }
 
@@ -115,7 +144,7 @@ static void kpop_log_drop(struct kpop_vm *kv, struct kpop_log *log)
 }
 
 /**
- * kpop_log_drop_all - L1's logs are void
+ * kpop_log_drop_all - L1's logs are void, and their buffers
  * @kv: the VM
  *
  * Context: may sleep; no lock held.
@@ -128,6 +157,17 @@ void kpop_log_drop_all(struct kpop_vm *kv)
 	list_for_each_entry_safe(log, next, &kv->logs, link)
 		kpop_log_drop(kv, log);
 	mutex_unlock(&kv->lock);
+	kpop_buffer_drop_all(kv);
+}
+
+/* The logs that use a buffer end with it; kv->lock is held. */
+void kpop_log_drop_buffered(struct kpop_vm *kv, const struct kpop_buffer *buf)
+{
+	struct kpop_log *log, *next;
+
+	list_for_each_entry_safe(log, next, &kv->logs, link)
+		if (log->buffer == buf)
+			kpop_log_drop(kv, log);
 }
 
 static bool kpop_space_is(const struct kpop_space *space, u32 kvm_id, u32 as_id)
@@ -183,7 +223,7 @@ static int kpop_log_may_add(struct kpop_vm *kv, const struct kpop_log *new)
 		if (log->kvm_id != new->kvm_id || log->as_id != new->as_id)
 			continue;
 		if (log->l2 == new->l2 && log->npages == new->npages)
-			return -EALREADY;
+			return log->buffer == new->buffer ? -EALREADY : -EBUSY;
 		if (log->l2 < new->l2 + new->npages &&
 		    new->l2 < log->l2 + log->npages)
 			return -EBUSY;
@@ -198,26 +238,39 @@ static int kpop_log_may_add(struct kpop_vm *kv, const struct kpop_log *new)
  * @as_id: which of its as_ids
  * @l2: first L2 gfn
  * @npages: how many
+ * @buffered: into the L2 VM's buffer
  *
  * On return no write of L2 to the range goes unnoticed.
  *
  * Context: vCPU thread, kvm->srcu held, may sleep.
  * Return: 0, also if that very range is logged already; -EBUSY (it overlaps
- * another one of that L2 VM and as_id), -E2BIG, -ENOMEM; -EINTR: a signal is
- * pending, call again.
+ * another one of that L2 VM and as_id), -ENOENT (it has no buffer), -E2BIG,
+ * -ENOMEM; -EINTR: a signal is pending, call again.
  */
-int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages)
+int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
+		   bool buffered)
 {
 	struct kpop_space *space;
 	struct kpop_log *log;
+	bool there;
 	int r;
+
+	/* What is there already must not fail for want of memory. */
+	mutex_lock(&kv->lock);
+	log = kpop_log_find(kv, kvm_id, as_id, l2);
+	there = log && log->l2 == l2 && log->npages == npages && !log->buffer;
+	mutex_unlock(&kv->lock);
+	if (there && !buffered)
+		return kpop_wait_walks(kv);
 
 	log = kpop_log_alloc(kv, kvm_id, as_id, l2, npages);
 	if (IS_ERR(log))
 		return PTR_ERR(log);
 
 	mutex_lock(&kv->lock);
-	r = kpop_log_may_add(kv, log);
+	if (buffered)
+		log->buffer = kpop_buffer_get(kv, kvm_id);
+	r = buffered && !log->buffer ? -ENOENT : kpop_log_may_add(kv, log);
 	if (r) {
 		mutex_unlock(&kv->lock);
 		kpop_log_free(kv, log);
@@ -265,8 +318,8 @@ int kpop_log_stop(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npage
 }
 
 /* Take W from the pages of @mask, from @l2 on, in all spaces; mmu_lock for write. */
-static void kpop_protect_mask(struct kpop_vm *kv, const struct kpop_log *log,
-			      gfn_t l2, unsigned long mask)
+void kpop_protect_mask(struct kpop_vm *kv, const struct kpop_log *log, gfn_t l2,
+		       unsigned long mask)
 {
 	struct kpop_space *space;
 
@@ -332,7 +385,7 @@ static void kpop_log_put_back(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l
  * and a write from now on will be the next time.
  *
  * Context: vCPU thread, kvm->srcu held, may sleep.
- * Return: how many pages, -ENOENT (no such log), -EINVAL, or -EINTR: a signal
+ * Return: how many pages, -ENOENT (no such log without buffer), -EINVAL, or -EINTR: a signal
  * is pending, nothing was read.
  */
 long kpop_log_read(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
@@ -343,7 +396,7 @@ long kpop_log_read(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npag
 
 	mutex_lock(&kv->lock);
 	log = kpop_log_find(kv, kvm_id, as_id, l2);
-	if (!log) {
+	if (!log || log->buffer) {
 		found = -ENOENT;
 	} else if ((l2 - log->l2) % BITS_PER_LONG ||
 		   npages > log->npages - (l2 - log->l2) ||

@@ -106,6 +106,18 @@ struct kpop_run *kpop_trans_first(struct kpop_space *space, gfn_t l2, gfn_t l2_e
 	return run && run->l2 < l2_end ? run : NULL;
 }
 
+static void kpop_run_value(struct kpop_space *space, const struct kpop_run *run,
+			   struct kpop_trans *t)
+{
+	*t = (struct kpop_trans) {
+		.l2 = run->l2,
+		.l1 = run->l1,
+		.npages = run->npages,
+		.rights = run->rights,
+		.taken = space->taken,
+	};
+}
+
 /**
  * kpop_trans_lookup - translate one L2 gfn
  * @space: the space
@@ -113,7 +125,7 @@ struct kpop_run *kpop_trans_first(struct kpop_space *space, gfn_t l2, gfn_t l2_e
  * @t: the run it is in, by value
  *
  * The result holds as long as the caller holds mmu_lock, for read or write;
- * else it is a hint.
+ * else it is a hint, that holds under mmu_lock if @taken is still the space's.
  *
  * Return: true if there is a translation.
  */
@@ -124,12 +136,7 @@ bool kpop_trans_lookup(struct kpop_space *space, gfn_t l2, struct kpop_trans *t)
 	read_lock(&space->kv->tree_lock);
 	run = kpop_trans_first(space, l2, l2 + 1);
 	if (run)
-		*t = (struct kpop_trans) {
-			.l2 = run->l2,
-			.l1 = run->l1,
-			.npages = run->npages,
-			.rights = run->rights,
-		};
+		kpop_run_value(space, run, t);
 	read_unlock(&space->kv->tree_lock);
 	return run;
 }
@@ -251,6 +258,7 @@ void kpop_trans_punch(struct kpop_space *space, gfn_t l2, gfn_t l2_end,
 	lockdep_assert_held_write(&space->kv->kvm->mmu_lock);
 
 	write_lock(&space->kv->tree_lock);
+	space->taken++;
 	__kpop_trans_punch(space, l2, l2_end, spare);
 	write_unlock(&space->kv->tree_lock);
 }
@@ -287,7 +295,7 @@ static void kpop_run_merge(struct kpop_space *space, struct kpop_run *run)
 /**
  * kpop_trans_extend - add a translation to the run that ends where it begins
  * @space: a live space
- * @t: what it is
+ * @t: what it is; on success the whole run
  *
  * What L1 maps page by page mostly goes on where it stopped: that takes no
  * memory.
@@ -295,7 +303,7 @@ static void kpop_run_merge(struct kpop_space *space, struct kpop_run *run)
  * Context: as kpop_trans_insert().
  * Return: false if there is no such run, or something is there already.
  */
-bool kpop_trans_extend(struct kpop_space *space, const struct kpop_trans *t)
+bool kpop_trans_extend(struct kpop_space *space, struct kpop_trans *t)
 {
 	struct kpop_run *next = kpop_run_from(space, t->l2);
 	struct kpop_run *prev;
@@ -314,6 +322,7 @@ bool kpop_trans_extend(struct kpop_space *space, const struct kpop_trans *t)
 		return false;
 
 	kpop_run_grow(space, prev, t->npages);
+	kpop_run_value(space, prev, t);
 	return true;
 }
 

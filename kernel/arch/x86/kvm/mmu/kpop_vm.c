@@ -86,6 +86,7 @@ void kpop_init_vm(struct kvm *kvm)
 	xa_init_flags(&kv->tokens, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&kv->spaces);
 	INIT_LIST_HEAD(&kv->logs);
+	INIT_LIST_HEAD(&kv->buffers);
 	rwlock_init(&kv->tree_lock);
 	kv->rmap = RB_ROOT_CACHED;
 
@@ -115,6 +116,7 @@ void kpop_uninit_vm(struct kvm *kvm)
 
 	kpop_target_fini(kv);
 	kpop_close(kv);
+	kpop_free_only(kv);
 	xa_destroy(&kv->tokens);
 	kvm->arch.kpop = NULL;
 	kfree(kv);
@@ -217,12 +219,21 @@ void kpop_drop_all(struct kpop_vm *kv)
 {
 	struct kpop_space *space;
 
+	/* No new space sees a log that goes: L1 relies on a MAP's check of it. */
+	mutex_lock(&kv->lock);
+	kv->dropping++;
+	mutex_unlock(&kv->lock);
+
 	while ((space = kpop_first_space(kv))) {
 		kpop_drop_space(space);
 		kpop_put_space(space);
 		cond_resched();
 	}
 	kpop_log_drop_all(kv);
+
+	mutex_lock(&kv->lock);
+	kv->dropping--;
+	mutex_unlock(&kv->lock);
 }
 
 /**
@@ -335,6 +346,7 @@ void kpop_fill_info(struct kpop_vm *kv, struct kvm_kpop_info *info)
 	struct kpop_space *space;
 
 	info->vm_id = kv->id;
+	info->kpop_only = kpop_only(kv);
 	info->cap = READ_ONCE(kv->cap);
 	info->bytes = kpop_bytes(kv);
 	info->faults_direct = kv->kvm->stat.kpop_faults_direct;

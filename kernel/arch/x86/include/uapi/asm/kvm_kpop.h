@@ -14,6 +14,9 @@
  * a KVM error:
  *
  *   -KVM_ENOSYS  no policy is attached or L0 has no KPOP: use own page tables
+ *   -ENOLINK     no policy is attached, and the VM is kpop-only: L0 runs no L2
+ *                on L1's own page tables, so keep what L2 has and ask again;
+ *                QUERY is answered meanwhile
  *   -EPERM       wrong mode (CPL, 64-bit, SMM), or the policy denies this map:
  *                the access is an error that L1 gives its VMM, no fallback
  *   -ENOENT      the root token (or holder) is not known: LOAD once more
@@ -49,6 +52,8 @@
 #define KPOP_FEATURE_HUGE	(1ULL << 2)	/* 2M and 1G leafs */
 #define KPOP_FEATURE_TRACK	(1ULL << 3)	/* TRACK: accesses and writes in bulk */
 #define KPOP_FEATURE_DEVICE	(1ULL << 4)	/* MAP of what is no memory of L1 */
+#define KPOP_FEATURE_ONLY	(1ULL << 5)	/* this VM is kpop-only now */
+#define KPOP_FEATURE_BUFFER	(1ULL << 6)	/* LOG_BUFFER, LOG_TAKE, MAP_LOGGED */
 
 /*
  * KVM_HC_KPOP_MMU_LOAD_UNLOAD(op | as_id << 8, holder, token, kvm_id)
@@ -81,7 +86,9 @@
  * every address space of that L2 VM with the token's as_id.  LAZY: remember,
  * install when L2 touches it; else L0 installs what it can without waiting.
  * WRITTEN, only with W: L2 waits to write.  If the page is logged (TRACK) the
- * log has it from now on, and L2 need not fault once more.  DEVICE: the L1 gfns
+ * log has it from now on, and L2 need not fault once more.  LOGGED, only with W:
+ * -ENODATA unless all of the run is in one log with a buffer (TRACK), so that L1
+ * learns of a log that L0 has lost before L2 can write.  DEVICE: the L1 gfns
  * need not be memory; where they are not, L0 emulates L2's access as it would
  * L1's own at that address.
  *
@@ -100,8 +107,9 @@
 #define KPOP_MAP_BATCH		(1ULL << 4)	/* not inside a run */
 #define KPOP_MAP_WRITTEN	(1ULL << 5)
 #define KPOP_MAP_DEVICE		(1ULL << 6)
+#define KPOP_MAP_LOGGED		(1ULL << 7)
 #define KPOP_MAP_FLAGS		(KPOP_MAP_RWX | KPOP_MAP_LAZY | KPOP_MAP_BATCH | \
-				 KPOP_MAP_WRITTEN | KPOP_MAP_DEVICE)
+				 KPOP_MAP_WRITTEN | KPOP_MAP_DEVICE | KPOP_MAP_LOGGED)
 
 #define KPOP_MAP_DONE(r)	((__u32)(r))
 #define KPOP_MAP_RIGHTS(r)	((__u32)((r) >> 32) & 7)
@@ -142,7 +150,7 @@ struct kpop_map_run {
  *
  * AGE       which pages it accessed since the last AGE
  * TEST_AGE  the same, without beginning a new interval
- * LOG_START log its writes; @to is 0.  From its return on no write goes
+ * LOG_START log its writes; @to is 0 or KPOP_LOG_BUFFERED.  From its return on no write goes
  *           unnoticed: L0 notes them, in 4K, and L1 sees no exit.  The log is
  *           L2's memory of that range: UNMAP, remap, UNLOAD and LOAD leave it.
  *           -EBUSY: overlaps another log; the same range again is no error
@@ -151,6 +159,16 @@ struct kpop_map_run {
  *           multiple of 64 pages from the start of the log, @npages a multiple
  *           of 64 or up to its end.  -ENOENT: L0 has no such log, or no longer:
  *           take each page offered with W for written
+ * LOG_BUFFER @npages entries, at most KPOP_LOG_MAX_ENTRIES, of the page @to are
+ *           the L2 VM's buffer; @l2_gfn and as_id are 0.  A log that is started
+ *           with KPOP_LOG_BUFFERED is not read: L0 puts an entry there for each
+ *           page before L2 can write to it, and a write for which there is no
+ *           room is a fault in L1.  L1 does not write to the page; it has the
+ *           entries even when L0 has lost the log.  -EBUSY: the VM has one.
+ *           @npages and @to 0: it has none any more, and no log that used it
+ * LOG_TAKE  move the entries to the page @to, returns how many; @l2_gfn, @npages
+ *           and as_id are 0.  A page taken gets a new entry with the next write.
+ *           -ENOENT: there is no buffer; -EAGAIN: another vCPU takes them
  *
  * @to is the L1 GPA of a bitmap within one L1 page, 8-byte aligned, bit n of
  * the first byte for page n; at most KPOP_TRACK_MAX_PAGES.  Returns the number
@@ -162,7 +180,18 @@ struct kpop_map_run {
 #define KPOP_TRACK_LOG_STOP	3
 #define KPOP_TRACK_LOG_READ	4
 
+#define KPOP_TRACK_LOG_BUFFER	5
+#define KPOP_TRACK_LOG_TAKE	6
+
 #define KPOP_TRACK_MAX_PAGES	32768
+
+#define KPOP_LOG_BUFFERED	(1ULL << 0)
+
+/* An entry: an L2 gfn and its as_id; 0 is none. */
+#define KPOP_LOG_MAX_ENTRIES	480
+#define KPOP_LOG_ENTRY		(1ULL << 63)
+#define KPOP_LOG_AS_ID_SHIFT	62
+#define KPOP_LOG_GFN_MASK	((1ULL << 52) - 1)
 
 /*
  * KVM_KPOP on /dev/kvm: what a host tool may ask of a VM by the VM's file
