@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 RIG := selftests/rig
 BUILD := kernel/build/stages.sh
-# FLAVOUR=plain|debug restricts tests to one kernel; without it make test runs both.
+# FLAVOUR=plain|debug|kcsan restricts tests to one kernel; without it make test runs the first two.
 FLAVOUR ?=
 FLAVOURS = $(or $(FLAVOUR),plain debug)
 
@@ -23,7 +23,7 @@ test:
 	@$(BUILD) $(FLAVOURS)
 	@$(RIG)/run-tests.sh ci $(FLAVOURS)
 
-#: make test-full  the long tests as well
+#: make test-full  the long tests as well; FLAVOUR=kcsan: those on a kernel that looks for data races
 test-full:
 	@$(BUILD) $(FLAVOURS)
 	@$(RIG)/run-tests.sh full $(FLAVOURS)

@@ -30,6 +30,13 @@ expect 5 refused kpopctl attach --name sleeper /kpop/bpf/refused/bad_wrong_hook.
 expect 5 refused kpopctl attach --name sleeper /boot/bzImage
 out=$(kpopctl attach --name sleeper /kpop/bpf/kpop_base.bpf.o 2>&1) || fail "$out"
 echo "ok - $out"
+only() { # on|off true|false WHEN
+	kpopctl status --name sleeper | grep -q "; kpop-only $1\$" || fail "status does not say kpop-only $1, $3"
+	kpopctl -j status --name sleeper | grep -q "\"kpop_only\": *$2" || fail "status -j does not say kpop_only $2, $3"
+}
+only off false "at first"
+out=$(kpopctl set --name sleeper --kpop-only on 2>&1) || fail "$out"
+only on true "when it was set"
 expect 8 conflict kpopctl attach --name sleeper /kpop/bpf/kpop_base.bpf.o
 expect 8 conflict kpopctl swap --name sleeper --expect-map 1 /kpop/bpf/kpop_lazy.bpf.o
 kpopctl status --name sleeper | grep -q 'policy kpop_base' || fail "a refused swap did not leave the old policy running"
@@ -49,6 +56,10 @@ until kpopctl status --name sleeper | grep -q ' none'; do
 done
 echo "ok - bpftool link detach is a way out"
 out=$(kpopctl attach --name sleeper /kpop/bpf/kpop_base.bpf.o 2>&1) || fail "$out"
+only on true "after a swap, a detach and an attach"
+out=$(kpopctl set --name sleeper --kpop-only off 2>&1) || fail "$out"
+only off false "when it was taken back"
+echo "ok - kpop-only is set, shown, and stays over policies"
 kill -9 $q
 wait $q 2>/dev/null
 expect 3 no-vm kpopctl status --name sleeper

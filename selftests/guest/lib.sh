@@ -34,18 +34,23 @@ send_file() { # FILE NAME
 	{ echo "FILE $2 $n"; cat $1; } >>$DATA
 }
 
-# Options that this kernel does not know are an error, except that a bare base has none of kpop's.
+# kvm_load [nokpop] [OPT=VAL...]: an option that kvm.ko does not know is an error. nokpop: modules that were built with
+# CONFIG_KVM_KPOP=n.
 kvm_load() {
-	local opts= o vendor=amd
+	local opts= vopts= o vendor=amd load=modprobe dir= ext=
 	grep -q GenuineIntel /proc/cpuinfo && vendor=intel
 	for o in "$@"; do
 		case $o in
+		nokpop) load=insmod dir=/kpop/nokpop/ ext=.ko ;;
 		nested=* | npt=* | ept=* | avic=*) vopts="$vopts $o" ;;
 		*) opts="$opts $o" ;;
 		esac
 	done
-	modprobe kvm $opts || { say "kvm.ko did not load with '$opts'"; return 1; }
-	modprobe kvm_$vendor $vopts || { say "kvm_$vendor did not load"; return 1; }
+	[ $load = modprobe ] || modprobe irqbypass
+	# L0 measures its TSC once more a second after boot, on TCG with a deviation. Beyond 250 ppm from what kvm.ko found when it
+	# was loaded, 6.12 leaves a new vCPU without a TSC ratio: L0 takes its TSC for 0, and L1's timers come when L1's age has doubled.
+	$load ${dir}kvm$ext tsc_tolerance_ppm=20000 $opts || { say "kvm.ko did not load with '$opts'"; return 1; }
+	$load ${dir}kvm-$vendor$ext $vopts || { say "kvm-$vendor did not load"; return 1; }
 }
 
 kvm_unload() {
@@ -80,15 +85,15 @@ vm_kernel_bytes() {
 }
 
 vm_pid() { cat $RUN/$1.pid 2>/dev/null; }
-vm_alive() { local p=$(vm_pid $1); [ -n "$p" ] && [ -d /proc/$p ] && ! grep -q '^State:.*Z' /proc/$p/status; }
+vm_alive() { local p=$(vm_pid $1); [ -n "$p" ] && [ -d /proc/$p ] && ! grep -q '^State:.*Z' /proc/$p/status 2>/dev/null; }
 
 # vm_start NAME [QEMU ARGS]: returns when the agent answers.
 vm_start() {
-	local name=$1 i ports= logs cmdline mem smp
+	local name=$1 i ports= logs cmdline mem smp kernel=bzImage
 	shift
 	vm_alive $name && { say "$name runs already"; return 1; }
 	case $NEXT in
-	1) mem=${MEM:-1536} smp=${SMP:-2} ;;
+	1) mem=${MEM:-1536} smp=${SMP:-2} kernel=${KPOP_L1_KERNEL:-bzImage} ;;
 	*) mem=${MEM:-512} smp=${SMP:-2} ;;
 	esac
 	if small; then
@@ -110,6 +115,7 @@ vm_start() {
 	fi
 	cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=$NEXT kpop.name=$name"
 	cmdline="$cmdline panic=-1 hung_task_panic=0 rcupdate.rcu_cpu_stall_timeout=${STALL:-60} tsc=reliable no_timer_check loglevel=5"
+	[ $kernel = bzImage ] || cmdline="$cmdline no5lvl"	# see boot.sh
 	[ -n "$KVMOPT" ] && cmdline="$cmdline kpop.kvm=$(echo $KVMOPT | tr ' ' ,)"
 	# QEMU 7.2's TCG keeps the vector that a VMRUN injected as a pending exception until the guest's next exit, and may
 	# deliver it once more, interrupts off or not. An EOI that exits, the first thing that a handler does, leaves no room.
@@ -117,7 +123,7 @@ vm_start() {
 	mkdir -p $CGROUP/$name
 	sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $CGROUP/$name qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host,kvm-pv-eoi=off} -smp $smp -m $mem \
 		-nodefaults -no-user-config $([ "$REBOOT" = 1 ] || echo -no-reboot) -display none -monitor unix:$RUN/$name.mon,server=on,wait=off -L /usr/share/qemu \
-		-kernel /boot/bzImage -append "$cmdline $CMDLINE" \
+		-kernel /boot/$kernel -append "$cmdline $CMDLINE" \
 		-drive file=$KPOP_ROOT,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \
 		-device virtio-serial-pci,max_ports=16 $ports $logs "$@" </dev/null >$RUN/$name.qemu 2>&1 &
 	echo $! >$RUN/$name.pid

@@ -4,9 +4,10 @@
  *
  * Every pass writes another pattern, to every word, and verifies all of them after the whole area is written, in another
  * order of pages. The checksum depends on MIB and PASSES alone, so two machines can be compared. With SECONDS it goes on
- * for at least that long; the checksum is then that of the first PASSES. With "still" what comes after PASSES writes
- * nothing: it verifies the last pattern again.
+ * for at least that long, or until SIGTERM; the checksum is then that of the first PASSES. With "still" what comes after
+ * PASSES writes nothing: it verifies the last pattern again.
  */
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,6 +19,13 @@
 
 #define PAGE 4096
 #define WORDS (PAGE / sizeof(uint64_t))
+
+static volatile sig_atomic_t stop;
+
+static void on_term(int sig)
+{
+	stop = sig;
+}
 
 static uint64_t mix(uint64_t x)
 {
@@ -67,7 +75,8 @@ int main(int argc, char **argv)
 		perror("memtest: mmap");
 		return 2;
 	}
-	for (p = 0; p < passes || time(NULL) < end; p++) {
+	signal(SIGTERM, on_term);
+	for (p = 0; p < passes || (!stop && time(NULL) < end); p++) {
 		pattern = still && p >= passes ? passes - 1 : p;
 		for (i = 0; i < pages && pattern == p; i++)
 			fill(area + i * WORDS, mix(p << 40 | i));

@@ -2,6 +2,7 @@
 /*
  * What one L1 can make L0 use is bounded (contract 7): bytes by the VM's cap,
  * spaces and bindings by number, aliases of one L1 page by recycling (4a.10).
+ * All of it is charged to the memcg of the VM, which has a memory.max here.
  */
 #include "kpop_test.h"
 
@@ -15,6 +16,9 @@
 #define MAX_BINDINGS	16384
 #define MAX_ALIASES	1000
 #define POOL_PAGES	32768ULL
+#define MEMCG		"kpop_bound"
+#define MEMCG_MAX	(400ULL << 20)	/* the pool, and room for the default of nothing else */
+#define SLACK		(2ULL << 20)	/* slabs that are not full, and what is not KPOP's */
 
 enum { STAGE_CAP, STAGE_NO_CAP, STAGE_BYTES, STAGE_ALIASES, STAGE_SPACES, STAGE_EMPTY };
 
@@ -143,7 +147,24 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 	GUEST_DONE();
 }
 
-static u64 most_bytes;
+static u64 most_bytes, memcg_before;
+
+/*
+ * What KPOP says that it uses is paid by the memcg, and nothing beside it.  A
+ * space counts with its root, which is made when L2 first needs it.
+ */
+static void memcg_pays(const struct kvm_kpop_info *info, const char *when)
+{
+	s64 grown;
+	bool ok;
+
+	/* The figure may be two seconds old. */
+	ok = kst_wait((grown = memcg_read(MEMCG, "memory.stat", "kernel ") - memcg_before,
+		       grown >= (s64)min(info->bytes, CAP) / 4 &&
+		       grown <= (s64)(info->bytes + SLACK)), 5000);
+	kst_check(ok, "%s: the memcg pays %" PRId64 " bytes more, KPOP has %llu", when, grown,
+		  info->bytes);
+}
 
 static void on_sync(struct tvm *t, int cpu, u64 *args)
 {
@@ -152,6 +173,7 @@ static void on_sync(struct tvm *t, int cpu, u64 *args)
 	kpop_info(t, &info);
 	switch (args[0]) {
 	case STAGE_CAP:
+		memcg_before = memcg_read(MEMCG, "memory.stat", "kernel ");
 		kpop_set_cap(t, CAP);
 		kpop_info(t, &info);
 		kst_check(info.cap == CAP, "the cap is %llu", info.cap);
@@ -167,12 +189,14 @@ static void on_sync(struct tvm *t, int cpu, u64 *args)
 		most_bytes = max(most_bytes, (u64)info.bytes);
 		break;
 	case STAGE_ALIASES:
+		memcg_pays(&info, "with aliases");
 		kst_check(info.pages <= SLOT0_PAGES + MAX_ALIASES,
 			  "%llu pages are known: aliases are bounded", info.pages - SLOT0_PAGES);
 		break;
 	case STAGE_SPACES:
 		kst_check(info.nr_spaces == MAX_SPACES && info.bytes <= info.cap,
 			  "%u spaces, %llu bytes", info.nr_spaces, info.bytes);
+		memcg_pays(&info, "with them");
 		break;
 	case STAGE_EMPTY:
 		kst_check(kpop_none_left(t, &info), "all is given back (%llu bytes)",
@@ -195,10 +219,16 @@ int main(int argc, char **argv)
 	struct tvm *t;
 
 	kst_begin("kpop_bound_test", 400);
+	memcg_make(MEMCG);
+	memcg_limit(MEMCG, MEMCG_MAX);
+	memcg_enter(MEMCG);
 	t = tvm_create(&o);
 	kpop_info(t, &info);
 	policy_serve(&p, "kpop_base", t);
 	tvm_run(t);
+	kst_check(!memcg_read(MEMCG, "memory.events", "oom "),
+		  "no OOM in a memcg of %llu bytes, of which %" PRIu64 " were used at most",
+		  MEMCG_MAX, memcg_read(MEMCG, "memory.peak", ""));
 	policy_stop(&p, t);
 	tvm_free(t);
 	return kst_end();

@@ -52,7 +52,7 @@ static bool documented(long r)
 {
 	return r >= 0 || r == -KVM_ENOSYS || r == -EPERM || r == -ENOENT ||
 	       r == -EINVAL || r == -EFAULT || r == -EBUSY || r == -EAGAIN ||
-	       r == -E2BIG || r == -ENOMEM;
+	       r == -E2BIG || r == -ENOMEM || r == -ENODATA || r == -ENOSPC;
 }
 
 struct call {
@@ -66,7 +66,11 @@ static u64 some_gfn(u64 *s)
 
 static u64 some_flags(u64 *s)
 {
-	return KPOP_MAP_R | (next(s) & (KPOP_MAP_W | KPOP_MAP_X | KPOP_MAP_LAZY));
+	u64 flags = KPOP_MAP_R | (next(s) & (KPOP_MAP_W | KPOP_MAP_X | KPOP_MAP_LAZY));
+
+	if (flags & KPOP_MAP_W && one_in(s, 4))
+		flags |= next(s) & (KPOP_MAP_WRITTEN | KPOP_MAP_LOGGED);
+	return flags;
 }
 
 static u64 some_npages(u64 *s)
@@ -106,12 +110,19 @@ static void make_batch(struct call *c, u64 *s, u64 cpu)
 
 static void make_track(struct call *c, u64 *s, u64 cpu)
 {
-	u64 op = pick(s, 5), page = pick(s, WINDOW / 64) * 64;
-	bool reads = op != KPOP_TRACK_LOG_START && op != KPOP_TRACK_LOG_STOP;
+	u64 op = pick(s, 7), page = pick(s, WINDOW / 64) * 64;
+	u64 id = 1 + pick(s, NR_IDS), mem = POOL_GPA + (RUNS_PAGE + cpu) * KST_PAGE;
 
-	*c = (struct call){ KVM_HC_KPOP_MMU_TRACK,
-		{ op, (1 + pick(s, NR_IDS)) | (64ULL << pick(s, 4)) << 32, l2_gfn(page),
-		  reads ? POOL_GPA + (RUNS_PAGE + cpu) * KST_PAGE : 0 } };
+	if (op == KPOP_TRACK_LOG_BUFFER || op == KPOP_TRACK_LOG_TAKE)
+		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK,
+			{ op, id | pick(s, 64) << 32, 0, op == KPOP_TRACK_LOG_BUFFER ? mem : 0 } };
+	else if (op == KPOP_TRACK_LOG_START || op == KPOP_TRACK_LOG_STOP)
+		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK,
+			{ op, id | (64ULL << pick(s, 4)) << 32, l2_gfn(page),
+			  op == KPOP_TRACK_LOG_START ? pick(s, 2) : 0 } };
+	else
+		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK,
+			{ op, id | (64ULL << pick(s, 4)) << 32, l2_gfn(page), mem } };
 }
 
 static void make_call(struct call *c, u64 *s, struct l1_shared *sh, u64 cpu)
@@ -231,9 +242,9 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 
 struct chaos {
 	struct tvm *t;
-	struct policy p[2];
-	int now;			/* which of them is attached, -1: none */
-	u64 s, turns, checks, attaches, swaps, detaches;
+	struct policy p;		/* holds the link, whatever was swapped in */
+	bool attached, chaos;
+	u64 s, turns, checks, attaches, swaps, detaches, ejected;
 	bool checker;
 };
 
@@ -272,24 +283,59 @@ static void other_slot(struct chaos *c)
 	vm_mem_region_delete(c->t->vm, 9);
 }
 
-static void attach(struct chaos *c, int which)
+/* kpop_chaos behaves until a knob is turned. */
+static const char *some_policy(struct chaos *c)
 {
-	int r = policy_load(&c->p[which], which ? "kpop_lazy" : "kpop_base", c->t->vm->fd);
+	static const char *const names[] = { "kpop_base", "kpop_lazy", "kpop_chaos" };
+
+	return names[pick(&c->s, 3)];
+}
+
+/* Knobs of kpop_chaos that make map() and fault() go wrong; 0 to deny is no error. */
+static void misbehave(struct chaos *c)
+{
+	u64 one = 1;
+
+	policy_set_knob(&c->p, "kpop_chaos_knobs", pick(&c->s, 6), &one, sizeof(one));
+}
+
+static void attach(struct chaos *c)
+{
+	const char *name = some_policy(c);
+	int r = policy_load(&c->p, name, c->t->vm->fd);
 
 	TEST_ASSERT(!r, "policy does not load: %s", strerror(-r));
-	while ((r = policy_attach(&c->p[which])) == -EBUSY)
+	while ((r = policy_attach(&c->p)) == -EBUSY)
 		kst_relax();
 	TEST_ASSERT(!r, "policy does not attach: %s", strerror(-r));
 	kpop_wait_state(c->t->vm->fd, KPOP_STATE_ATTACHED);
-	c->now = which;
+	c->attached = true;
+	c->chaos = !strcmp(name, "kpop_chaos");
 	c->attaches++;
+}
+
+/* A swap that meets the one before is told so. */
+static void swap(struct chaos *c)
+{
+	struct kvm_kpop_info info;
+	struct policy next;
+	int r;
+
+	TEST_ASSERT(!policy_load(&next, some_policy(c), -1) && policy_fill(&next) == -EBADF,
+		    "policy does not load for a swap");
+	kpop_info(c->t, &info);
+	r = policy_swap(info.link_id, info.map_id, &next);
+	TEST_ASSERT(!r || r == -EBUSY || r == -EAGAIN || r == -EPERM || r == -ENOENT ||
+		    r == -ENOLINK, "swap: %s", strerror(-r));
+	c->swaps += !r;
+	policy_free(&next);
 }
 
 static void detach(struct chaos *c)
 {
-	policy_free(&c->p[c->now]);
+	policy_free(&c->p);
 	TEST_ASSERT(kpop_wait_state(c->t->vm->fd, KPOP_STATE_NONE), "no detach in 30 s");
-	c->now = -1;
+	c->attached = false;
 	c->detaches++;
 }
 
@@ -310,31 +356,44 @@ static void check(struct chaos *c)
 			  k.wrong, k.what, k.l2_gfn, k.l1_gfn, k.spte);
 }
 
+/*
+ * To load a policy takes longer than a hundred other turns.  Most of the time
+ * one has to serve, or all that L1 sees is ENOSYS.
+ */
 static void turn(struct chaos *c)
 {
-	switch (pick(&c->s, 16)) {
-	case 0 ... 6:
+	u64 what = pick(&c->s, 256);
+	struct kvm_kpop_info info;
+
+	kpop_info(c->t, &info);
+	if (!c->attached) {
+		if (one_in(&c->s, 4))
+			attach(c);
+	} else if (!what || info.state == KPOP_STATE_NONE) {
+		c->ejected += info.state == KPOP_STATE_NONE;
+		detach(c);
+	} else if (what < 3) {
+		swap(c);
+	} else if (what < 16 && c->chaos) {
+		misbehave(c);
+	}
+
+	switch (what % 16) {
+	case 0 ... 7:
 		take_pages(c);
 		break;
-	case 7 ... 8:
+	case 8 ... 9:
 		log_pages(c);
 		break;
-	case 9:
+	case 10:
 		other_slot(c);
 		break;
-	case 10:
-		kpop_set_cap(c->t, one_in(&c->s, 2) ? 1 << 20 : 0);
-		break;
 	case 11:
-		if (c->now >= 0)
-			detach(c);
+		kpop_set_cap(c->t, one_in(&c->s, 2) ? 1 << 20 : 0);
 		break;
 	case 12:
 		check(c);
 		break;
-	default:
-		if (c->now < 0)
-			attach(c, pick(&c->s, 2));
 	}
 	c->turns++;
 }
@@ -350,7 +409,7 @@ int main(int argc, char **argv)
 	};
 	u64 seed = kst_param(argc, argv, "seed", 1), seconds, end, i;
 	struct kvm_kpop_info info;
-	struct chaos c = { .now = -1, .checker = true };
+	struct chaos c = { .checker = true };
 	struct l1_shared *sh;
 
 	seconds = kst_param(argc, argv, "seconds", 20);
@@ -359,11 +418,12 @@ int main(int argc, char **argv)
 	c.t = tvm_create(&o);
 	kpop_info(c.t, &info);
 	policy_require("kpop_lazy");
+	policy_require("kpop_chaos");
 	sh = c.t->sh;
 	sh->param[P_SEED] = seed;
 	c.s = seed * 0x9e3779b97f4a7c15ULL + 12345;
 	mark_pool(c.t);
-	attach(&c, 0);
+	attach(&c);
 	tvm_start(c.t);
 	end = kst_now_ms() + seconds * 1000;
 	while (kst_now_ms() < end && !sh->val[V_BAD] && !sh->val[V_BAD + 1]) {
@@ -379,9 +439,10 @@ int main(int argc, char **argv)
 			  PRIx64 ")", i, sh->val[V_CALLS + i], sh->val[V_ENTRIES + i],
 			  sh->val[V_READS + i], sh->val[V_FAULTS + i], sh->val[V_BAD_ARG + i]);
 	kst_check(sh->val[V_READS] + sh->val[V_READS + 1], "L2 did read");
-	kst_check(c.attaches > 0, "host: %" PRIu64 " turns, %" PRIu64 " attaches, %" PRIu64
-		  " detaches, %" PRIu64 " checks", c.turns, c.attaches, c.detaches, c.checks);
-	if (c.now >= 0)
+	kst_check(c.attaches > 0, "host: %" PRIu64 " turns, %" PRIu64
+		  " attaches, %" PRIu64 " swaps, %" PRIu64 " ejections, %" PRIu64 " detaches, %"
+		  PRIu64 " checks", c.turns, c.attaches, c.swaps, c.ejected, c.detaches, c.checks);
+	if (c.attached)
 		detach(&c);
 	kpop_set_cap(c.t, 0);
 	kst_check(kpop_none_left(c.t, &info), "nothing left (%llu bytes)", info.bytes);

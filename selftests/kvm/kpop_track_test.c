@@ -12,6 +12,8 @@
 #define HUGE_AT		512
 #define DEV_GPA		0x900000000ULL		/* no memslot of L0's */
 #define DEV_VALUE	0x0dd5ULL
+#define RET_INSN	0xc3
+#define NX_PARAM	"/sys/module/kvm/parameters/nx_huge_pages"
 
 enum { V_DEV_GPA, V_DEV_WRITES };
 
@@ -123,6 +125,35 @@ static void test_huge(struct l2 *l2)
 	G_EXPECT(log_op(KPOP_TRACK_LOG_STOP, HUGE_AT, 512), 0, "LOG_STOP");
 }
 
+/* A page that is not logged shares its 2M with some that are. */
+static void test_part(struct l2 *l2)
+{
+	u64 at = HUGE_AT + 256;
+
+	kpop_unmap(KVM_ID, l2_gfn(HUGE_AT), 512);
+	kpop_map(TOKEN, KPOP_MAP_RWX, l2_gfn(HUGE_AT), pool_gfn(HUGE_AT), 512);
+	G_EXPECT(log_op(KPOP_TRACK_LOG_START, at, 256), 0, "LOG_START of half of 2M");
+	l2_writes(l2, HUGE_AT);
+	l2_writes(l2, at + 44);
+	expect_bits(KPOP_TRACK_LOG_READ, at, 1ULL << 44, "a write in it, after one beside it");
+	G_EXPECT(log_op(KPOP_TRACK_LOG_STOP, at, 256), 0, "LOG_STOP");
+}
+
+/* The log makes 4K of 2M; with NX huge pages KVM gives those X, its own at least. */
+static void test_no_exec(struct l2 *l2)
+{
+	u64 page = HUGE_AT + 3;
+
+	*pool_ptr(page) = RET_INSN;
+	kpop_map(TOKEN, KPOP_MAP_R | KPOP_MAP_W, l2_gfn(HUGE_AT), pool_gfn(HUGE_AT), 512);
+	l2_writes(l2, HUGE_AT + 1);
+	log_op(KPOP_TRACK_LOG_START, HUGE_AT, 512);
+	l2_writes(l2, HUGE_AT + 2);
+	G_CHECK(l2_faults_at(l2, l2_exec, l2_gva(page), 0, KPOP_MAP_X, true),
+		"no X where none was offered, after a split with NX huge pages on");
+	log_op(KPOP_TRACK_LOG_STOP, HUGE_AT, 512);
+}
+
 static void test_lost(struct l2 *l2)
 {
 	log_op(KPOP_TRACK_LOG_START, 0, PAGES);
@@ -157,7 +188,7 @@ static void test_refused(void)
 		u64 op, as_id, kvm_id, l2, npages, to;
 		const char *what;
 	} bad[] = {
-		{ -EINVAL, 5, 0, KVM_ID, 0, 64, 0, "unknown operation" },
+		{ -EINVAL, 7, 0, KVM_ID, 0, 64, 0, "unknown operation" },
 		{ -EINVAL, KPOP_TRACK_AGE, 2, KVM_ID, 0, 64, 0x1000, "as_id 2" },
 		{ -EINVAL, KPOP_TRACK_AGE, 0, 0, 0, 64, 0x1000, "kvm_id 0" },
 		{ -EINVAL, KPOP_TRACK_AGE, 0, KVM_ID, 0, 0, 0x1000, "no pages" },
@@ -225,9 +256,20 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 	map_all();
 	test_log(l2);
 	test_huge(l2);
+	test_part(l2);
 	test_age(l2);
 	test_device(l2, sh);
 	test_lost(l2);
+	GUEST_DONE();
+}
+
+static void l1_nx_huge(u64 cpu, struct l1_shared *sh)
+{
+	struct l2 *l2 = sh->l2[0];
+
+	l1_virt_on(l2);
+	l2_on_kpop(l2, TOKEN, KVM_ID, 0);
+	test_no_exec(l2);
 	GUEST_DONE();
 }
 
@@ -242,10 +284,19 @@ static void on_mmio(struct tvm *t, struct kvm_run *run)
 		memcpy(run->mmio.data, &value, sizeof(value));
 }
 
-int main(int argc, char **argv)
+static void set_nx_huge(const char *val)
+{
+	int fd = open(NX_PARAM, O_WRONLY | O_CLOEXEC);
+
+	kst_check(fd >= 0 && write(fd, val, strlen(val)) == strlen(val),
+		  "nx_huge_pages is %s", val);
+	close(fd);
+}
+
+static void run_l1(tvm_guest_fn l1)
 {
 	struct tvm_opts o = {
-		.guest = { l1_main },
+		.guest = { l1 },
 		.nr_l2 = 1,
 		.pool_pages = 1536,
 		.pool_src = VM_MEM_SRC_ANONYMOUS_THP,
@@ -255,7 +306,6 @@ int main(int argc, char **argv)
 	struct policy p;
 	struct tvm *t;
 
-	kst_begin("kpop_track_test", 120);
 	t = tvm_create(&o);
 	kpop_info(t, &info);
 	policy_serve(&p, "kpop_base", t);
@@ -263,5 +313,14 @@ int main(int argc, char **argv)
 	policy_stop(&p, t);
 	kst_check(kpop_none_left(t, &info), "nothing left (%llu bytes)", info.bytes);
 	tvm_free(t);
+}
+
+int main(int argc, char **argv)
+{
+	kst_begin("kpop_track_test", 120);
+	run_l1(l1_main);
+	set_nx_huge("force");
+	run_l1(l1_nx_huge);
+	set_nx_huge("auto");
 	return kst_end();
 }

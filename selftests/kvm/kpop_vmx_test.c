@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What only an Intel L1 can do with a root token: A/D bits in EPTP, VPID, VMFUNC
- * that switches EPTP into, out of and between tokens, INVEPT, and an EPTP that
- * VMX refuses with a token as without one.
+ * that switches EPTP into, out of and between tokens, in a kpop-only VM too, INVEPT,
+ * and an EPTP that VMX refuses with a token as without one.
  */
 #include <asm/vmx.h>
 
@@ -23,6 +23,7 @@
 
 /* The EPTP list of VMFUNC: L2 names them by these numbers. */
 enum { EPTP_ONE, EPTP_TWO, EPTP_LEGACY, EPTP_UNKNOWN, NR_EPTPS };
+enum { STAGE_ONLY, STAGE_NO_SHADOW };
 
 /* Pages of the pool that stand at L2_GPA in each. */
 static const u64 page_of[NR_EPTPS] = { 10, 40, 0, 0 };
@@ -156,21 +157,9 @@ static void switch_to(struct l1_shared *sh, struct l2 *l2, int from, int to, con
 
 static void test_vmfunc(struct l1_shared *sh, struct l2 *l2)
 {
-	volatile u64 *list = pool_ptr(30);
-	u64 sec = vmreadz(SECONDARY_VM_EXEC_CONTROL), faults;
+	u64 faults = l2->faults;
 	int i;
 
-	if (!(rdmsr(MSR_IA32_VMX_PROCBASED_CTLS2) >> 32 & SECONDARY_EXEC_ENABLE_VMFUNC)) {
-		GUEST_PRINTF("skip - no VMFUNC here\n");
-		return;
-	}
-	for (i = 0; i < NR_EPTPS; i++)
-		list[i] = root_of(sh, i) | EPTP_WB;
-	vmwrite(EPTP_LIST_ADDRESS, POOL_GPA + 30 * KST_PAGE);
-	vmwrite(VM_FUNCTION_CONTROL, 1);
-	vmwrite(SECONDARY_VM_EXEC_CONTROL, sec | SECONDARY_EXEC_ENABLE_VMFUNC);
-
-	faults = l2->faults;
 	switch_to(sh, l2, EPTP_ONE, EPTP_TWO, "between tokens");
 	switch_to(sh, l2, EPTP_TWO, EPTP_ONE, "and back");
 	switch_to(sh, l2, EPTP_ONE, EPTP_LEGACY, "out of a token");
@@ -189,6 +178,48 @@ static void test_vmfunc(struct l1_shared *sh, struct l2 *l2)
 		 "VMFUNC to a token that L0 does not know: L1 gets the fault");
 	l2_set_root(l2, root_of(sh, EPTP_ONE));
 	G_CHECK(l2_reads(l2, l2_gva(0), value_of(EPTP_ONE)), "L2 runs on");
+}
+
+/* kpop-only: VMFUNC cannot be refused, but behind it L2 has nothing, and L1 no way back in. */
+static void test_vmfunc_only(struct l1_shared *sh, struct l2 *l2)
+{
+	static const int out[] = { EPTP_LEGACY, EPTP_UNKNOWN };
+	int i;
+
+	GUEST_SYNC1(STAGE_ONLY);
+	switch_to(sh, l2, EPTP_ONE, EPTP_TWO, "between tokens, kpop-only");
+	for (i = 0; i < ARRAY_SIZE(out); i++) {
+		l2_set_root(l2, root_of(sh, EPTP_ONE));
+		G_EXPECT(l2_call(l2, l2_switch_read, out[i], l2_gva(0)), L2_EXIT_FAULT,
+			 out[i] == EPTP_LEGACY ? "VMFUNC out of a token: L1 gets a fault" :
+			 "to a token that L0 does not know: L1 gets a fault");
+		G_EXPECT(l2->ret, 0, "L2 has read");
+		l2_set_root(l2, root_of(sh, out[i]));
+		G_EXPECT(l2_resume(l2), L2_EXIT_REFUSED, "an entry with that EPTP");
+		l2_set_root(l2, root_of(sh, EPTP_ONE));
+		G_EXPECT(l2_resume(l2), L2_EXIT_CALL, "and with the token");
+		G_EXPECT(l2->ret, value_of(EPTP_ONE), "L2 goes on and has read");
+	}
+	GUEST_SYNC1(STAGE_NO_SHADOW);
+}
+
+static void test_vmfuncs(struct l1_shared *sh, struct l2 *l2)
+{
+	volatile u64 *list = pool_ptr(30);
+	u64 sec = vmreadz(SECONDARY_VM_EXEC_CONTROL);
+	int i;
+
+	if (!(rdmsr(MSR_IA32_VMX_PROCBASED_CTLS2) >> 32 & SECONDARY_EXEC_ENABLE_VMFUNC)) {
+		GUEST_PRINTF("skip - no VMFUNC here\n");
+		return;
+	}
+	for (i = 0; i < NR_EPTPS; i++)
+		list[i] = root_of(sh, i) | EPTP_WB;
+	vmwrite(EPTP_LIST_ADDRESS, POOL_GPA + 30 * KST_PAGE);
+	vmwrite(VM_FUNCTION_CONTROL, 1);
+	vmwrite(SECONDARY_VM_EXEC_CONTROL, sec | SECONDARY_EXEC_ENABLE_VMFUNC);
+	test_vmfunc(sh, l2);
+	test_vmfunc_only(sh, l2);
 	vmwrite(SECONDARY_VM_EXEC_CONTROL, sec);
 }
 
@@ -212,13 +243,28 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 	test_vpid(l2);
 	test_invept(l2);
 	test_refused(l2);
-	test_vmfunc(sh, l2);
+	test_vmfuncs(sh, l2);
 	GUEST_DONE();
+}
+
+static void on_sync(struct tvm *t, int cpu, u64 *args)
+{
+	static u64 misses;
+
+	switch (args[0]) {
+	case STAGE_ONLY:
+		kpop_set_only(t->vm->fd, 1);
+		misses = vm_get_stat(t->vm, "mmu_cache_miss");
+		break;
+	case STAGE_NO_SHADOW:
+		kst_check(vm_get_stat(t->vm, "mmu_cache_miss") == misses, "no shadow page in all that");
+		break;
+	}
 }
 
 int main(int argc, char **argv)
 {
-	struct tvm_opts o = { .guest = { l1_main }, .nr_l2 = 1 };
+	struct tvm_opts o = { .guest = { l1_main }, .nr_l2 = 1, .sync = on_sync };
 	struct kvm_kpop_info info;
 	struct policy p;
 	struct tvm *t;

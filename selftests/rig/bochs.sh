@@ -16,7 +16,7 @@ rm -rf cd bochsrc verdict data l?.log status ./*.disk* collected
 : >verdict; : >data; : >l0.log; : >l1.log; : >l2.log
 
 # What Bochs 2.7 says by CPUID of XSAVE and of its cores contradicts itself, and Linux warns of that: hence noxsave and
-# clearcpuid=ht below.
+# clearcpuid=ht below. Without umip KVM emulates it, for L2s too (kpop_emulate).
 
 # Bochs wants whole cylinders.
 cylinder=$((16 * 63 * 512))
@@ -35,7 +35,7 @@ default kpop
 prompt 0
 label kpop
  kernel bzImage
- append console=ttyS0 root=/dev/sda ro init=/kpop/init kpop.level=0 kpop.out=/dev/ttyS1,/dev/sdc kpop.job=/dev/sdb panic=-1 quiet loglevel=5 tsc=reliable noxsave clearcpuid=ht rcupdate.rcu_cpu_stall_timeout=60 ${L0_CMDLINE:-}
+ append console=ttyS0 root=/dev/sda ro init=/kpop/init kpop.level=0 kpop.out=/dev/ttyS1,/dev/sdc kpop.job=/dev/sdb panic=-1 quiet loglevel=5 tsc=reliable noxsave clearcpuid=ht,umip rcupdate.rcu_cpu_stall_timeout=60 ${L0_CMDLINE:-}
 CFG
 xorriso -as mkisofs -quiet -o boot.iso -b isolinux/isolinux.bin -c isolinux/boot.cat -no-emul-boot -boot-load-size 4 \
 	-boot-info-table cd >xorriso.log 2>&1 || die "xorriso: $(tail -1 xorriso.log)"

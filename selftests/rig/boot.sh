@@ -1,5 +1,6 @@
 #!/bin/bash
-# boot.sh FLAVOUR OUTDIR JOB SECONDS: boot L0 with a job (selftests/guest/l0run.sh) and wait for its DONE.
+# boot.sh FLAVOUR OUTDIR JOB SECONDS: boot L0 with a job (selftests/guest/l0run.sh) and wait for its DONE. FLAVOUR is plain,
+# debug, or l1debug: plain in L0, the debug kernel in L1.
 #
 # In OUTDIR afterwards: verdict, data, l0.log, l1.log, l2.log, qemu.log, status (one word: done, timeout, died, stuck).
 # Environment: ACCEL=tcg|kvm, L0_MEM, L0_SMP, L0_CPU, L0_ACCEL (whole -accel value), L0_QEMU, L0_CMDLINE, STUCK (seconds without a
@@ -18,8 +19,8 @@ kvm)
 	;;
 *) die "ACCEL is tcg or kvm, not '$ACCEL'" ;;
 esac
-kernel=$REPO/build/image/$flavour.bzImage
-image=$REPO/build/image/$flavour.img
+kernel=$REPO/build/image/${flavour/#l1debug/plain}.bzImage
+image=$REPO/build/image/${flavour/#l1debug/debug}.img
 [ -s "$image" ] || die "no image $image: make build"
 
 mkdir -p "$out"
@@ -36,6 +37,9 @@ serial=(-chardev "file,id=con,path=l0.log" -serial chardev:con)
 [ "${TERMINAL:-0}" = 0 ] || serial=(-chardev "stdio,id=con,signal=off,logfile=l0.log" -serial chardev:con)
 
 cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=0 panic=-1"
+# In 6.12 KASAN takes an interrupt in the moment when identify_cpu() has forgotten LA57 for a wild access.
+[ "$flavour" != debug ] || cmdline+=" no5lvl"
+[ "$flavour" != l1debug ] || cmdline+=" kpop.l1kernel=bzImage-debug"
 cmdline+=" rcupdate.rcu_cpu_stall_timeout=60 loglevel=5 tsc=reliable no_timer_check"
 qemu=(${L0_QEMU:-qemu-system-x86_64} -name kpop-l0 -machine q35,sata=off,smbus=off,i8042=off,vmport=off -accel "$accel" -cpu "$cpu" -smp "${L0_SMP:-2}" -m "${L0_MEM:-5G}"
 	-monitor unix:monitor.sock,server=on,wait=off -nodefaults -no-user-config -no-reboot -display none -kernel "$kernel" -append "$cmdline ${L0_CMDLINE:-}"

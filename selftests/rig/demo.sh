@@ -3,8 +3,8 @@
 . "$(dirname "$0")/../../kernel/build/common.sh"
 rig=$REPO/selftests/rig
 dir=$REPO/build/run
-# See run-tests.sh: with two CPUs of L0 in parallel three levels hang now and then.
-[ "${ACCEL:-tcg}" = kvm ] || export L0_SMP=${L0_SMP:-1}
+. "$rig/tcg.sh"
+tcg_settings l2
 rm -rf "$dir"
 mkdir -p "$dir"
 echo "SLOW ${SLOW:-1}

@@ -1,9 +1,9 @@
 #!/bin/bash
-# image.sh FLAVOUR: the root disk of all three levels, build/image/FLAVOUR.img. L0 runs the FLAVOUR kernel; L1 and L2 always
-# the plain one, whose image is in there as well. Nothing is mounted, so it needs no rights.
+# image.sh FLAVOUR: the root disk of all three levels, build/image/FLAVOUR.img. L0 runs the FLAVOUR kernel; L1 and L2
+# the plain one, whose image is in there as well (boot.sh l1debug: L0 and L2 that, L1 the debug kernel). Nothing is mounted, so it needs no rights.
 . "$(dirname "$0")/../../kernel/build/common.sh"
 
-flavour=${1:?usage: image.sh plain|debug}
+flavour=${1:?usage: image.sh plain|debug|kcsan}
 out=$REPO/build/image
 root=$out/root-$flavour
 img=$out/$flavour.img
@@ -62,9 +62,14 @@ cp -r "$REPO"/selftests/cases/. "$root/kpop/cases/"
 shopt -s nullglob
 for f in "$REPO"/build/bpf/*.bpf.o; do cp "$f" "$root/kpop/bpf/"; done
 for f in "$REPO"/build/kvm/kpop_*_test; do [ -f "$f" ] && [ -x "$f" ] && cp "$f" "$root/kpop/kvm/"; done
+if [ "$flavour" = debug ]; then
+	mkdir -p "$root/kpop/module"
+	cp "$REPO"/build/module/*.ko "$root/kpop/module/"
+fi
 mkdir -p "$root/kpop/bpf/refused"
 for f in "$REPO"/build/bpf/refused/*.bpf.o; do cp "$f" "$root/kpop/bpf/refused/"; done
 cp -r "$REPO/build/upstream/bin" "$root/kpop/upstream"
+cp -r "$REPO/build/nokpop" "$root/kpop/nokpop"
 cp "$REPO"/selftests/upstream/{tests.list,run.sh} "$root/kpop/upstream/"
 cp "$REPO/build/kpopctl/kpopctl" "$root/usr/sbin/"
 add_dynamic "$(cache_dir)/bpftool/bpftool"

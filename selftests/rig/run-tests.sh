@@ -1,11 +1,13 @@
 #!/bin/bash
 # run-tests.sh ci|full|fuzz FLAVOUR...: run what selftests/tests.list has, one boot of L0 for each vendor, flavour and group:
-# AMD on QEMU (boot.sh), Intel on Bochs (bochs.sh); with ACCEL=kvm on this host's own vendor.
+# AMD on QEMU (boot.sh), Intel on Bochs (bochs.sh); with ACCEL=kvm on this host's own vendor. First those that keep several
+# of this host's CPUs busy, then those that keep one, JOBS (2) of them at a time, each line with its group before it.
 #
-# Environment: T=name[,name] (any tier), VENDOR=amd|intel (both), SLOW (factor on all time limits; 4 more on the debug
-# kernel), ACCEL=kvm. Consoles and output are in build/test/VENDOR-FLAVOUR-GROUP; failed boots are kept in build/runs.
+# Environment: T=name[,name] (any tier), VENDOR=amd|intel (both), SLOW (factor on all time limits; 4 more on all but
+# the plain kernel), ACCEL=kvm. Consoles and output are in build/test/VENDOR-FLAVOUR-GROUP; failed boots are kept in build/runs.
 . "$(dirname "$0")/../../kernel/build/common.sh"
 rig=$REPO/selftests/rig
+. "$rig/tcg.sh"
 list=${TEST_LIST:-$REPO/selftests/tests.list}
 tier=$1
 shift
@@ -27,7 +29,13 @@ case "$vendors" in amd | intel | "amd intel") ;; *) die "VENDOR is amd or intel"
 
 # An Intel L0 with the debug kernel takes too long on Bochs for anything but a test that is named, or test-full.
 skip_boot() { # VENDOR FLAVOUR
-	[ "$1" = intel ] && [ "$2" = debug ] && [ "$tier" = ci ] && [ -z "${T:-}" ] && [ "${ACCEL:-tcg}" = tcg ]
+	[ "$1" = intel ] && [ "$2" != plain ] && [ "$tier" = ci ] && [ -z "${T:-}" ] && [ "${ACCEL:-tcg}" = tcg ]
+}
+
+# Does a boot keep one CPU of this host busy? Bochs has a single thread.
+one_cpu() { # VENDOR GROUP
+	[ "${ACCEL:-tcg}" = tcg ] || return
+	[ "$1" = intel ] || (tcg_settings "$2" && [[ ${L0_SMP:-} == 1 || ${L0_ACCEL:-} == *thread=single* ]])
 }
 
 # name group seconds command, of this flavour
@@ -57,7 +65,7 @@ export ON_VERDICT=on_verdict
 
 run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 	local vendor=$1 flavour=$2 group=$3 dir=$top/$1-$2-$3 limit=120 slow=${SLOW:-1} name secs cmd boot=boot.sh
-	[ "$flavour" != debug ] || slow=$((slow * 4))
+	[ "$flavour" = plain ] || slow=$((slow * 4))
 	[ "$vendor-${ACCEL:-tcg}" != intel-tcg ] || boot=bochs.sh
 	local began=$SECONDS
 	mkdir -p "$dir"
@@ -72,10 +80,19 @@ run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 		limit=$((limit + secs + 30))
 	done
 	echo "$vendor, $flavour kernel, group $group: $(wc -l <"$dir/expected") tests"
-	# Three levels hang now and then where TCG runs two CPUs in parallel (README, Limits); what needs two has groups of its own.
-	[ "$group" != l2 ] || [ "${ACCEL:-tcg}" = kvm ] || local -x L0_SMP=${L0_SMP:-1}
-	STUCK=$((600 * slow)) "$rig/$boot" "$flavour" "$dir" "$dir/job" $((limit * slow)) || true
+	(
+		[ "$boot" != boot.sh ] || tcg_settings "$group"
+		# kmemleak is too slow for what does not look at it, and looks at all of memory.
+		[ "$group" != leak ] || export L0_CMDLINE="kmemleak=on ${L0_CMDLINE:-}" L0_MEM=${L0_MEM:-2G}
+		STUCK=$((600 * slow)) "$rig/$boot" "$flavour" "$dir" "$dir/job" $((limit * slow))
+	) || true
 	"$rig/unpack.py" "$dir/data" "$dir" || true
+	if [ -s "$dir/gcov.tar" ]; then
+		echo "lines of L0's side that ran:"
+		"$rig/coverage.sh" "$dir/gcov.tar" | tee "$dir/coverage"
+	fi
+	# KVM's own tests, legacy paging and KPOP beside each other
+	cat "$dir"/upstream*.txt 2>/dev/null || true
 	if ! "$rig/judge.sh" "$dir"; then
 		# Kept whatever comes next: a failure that does not repeat is one all the same.
 		local kept
@@ -93,15 +110,38 @@ if [ -z "${T:-}" ]; then
 	"$rig/selftest.sh" "$top" || true
 	sed 's/^/rig\t/' "$top/selftest/results" >>"$results" || echo "rig	selftest	FAIL	0	no results" >>"$results"
 fi
+# With the debug kernel there it is also L1's, under a plain L0.
+boots=("$@")
+[[ " $* " != *" debug "* ]] || boots+=(l1debug)
+narrow=()
 for vendor in $vendors; do
-	for flavour in "$@"; do
+	for flavour in "${boots[@]}"; do
 		! skip_boot "$vendor" "$flavour" || continue
 		tests=$(select_tests "$vendor" "$flavour") || die "$list is broken"
 		[ -n "$tests" ] || continue
 		for group in $(awk '!seen[$2]++ { print $2 }' <<<"$tests"); do
-			run_group "$vendor" "$flavour" "$group" < <(awk -v g="$group" '$2 == g' <<<"$tests")
+			echo "$tests" | awk -v g="$group" '$2 == g' >"$top/$vendor-$flavour-$group.tests"
+			if one_cpu "$vendor" "$group"; then
+				narrow+=("$vendor $flavour $group")
+			else
+				run_group "$vendor" "$flavour" "$group" <"$top/$vendor-$flavour-$group.tests"
+			fi
 		done
 	done
+done
+# Each in a process group of its own: what interrupts this script ends them, as it ends a boot in the foreground.
+set -m
+trap 'for boot in $(jobs -p); do kill -- -"$boot" 2>/dev/null || true; done' EXIT
+trap 'exit 130' INT TERM
+for boot in "${narrow[@]}"; do
+	while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-2}" ]; do wait -n || true; done
+	# shellcheck disable=SC2086
+	run_group $boot <"$top/${boot// /-}.tests" 2>&1 | sed -u "s/^/[$boot] /" &
+done
+wait
+# A boot in the background that ended before its judge leaves nothing to count.
+for boot in "${narrow[@]}"; do
+	[ -s "$top/${boot// /-}/results" ] || echo "${boot// /-}	boot	FAIL	0	no results" >>"$results"
 done
 
 echo

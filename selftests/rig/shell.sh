@@ -8,4 +8,6 @@ echo SHELL >"$dir/job"
 old=$(stty -g)
 trap 'stty "$old"' EXIT
 stty raw -echo
+. "$REPO/selftests/rig/tcg.sh"
+tcg_settings l2
 TERMINAL=1 "$REPO/selftests/rig/boot.sh" "$1" "$dir" "$dir/job" 0

@@ -25,28 +25,39 @@ int kpop_ctl(int vm_fd, u32 op, u64 arg, void *data, u32 *len)
 	return r;
 }
 
-void kpop_info(struct tvm *t, struct kvm_kpop_info *info)
+/* Of any VM of which this process has the descriptor. */
+void kpop_info_fd(int vm_fd, struct kvm_kpop_info *info)
 {
 	u32 len = sizeof(*info);
 	int r;
 
 	memset(info, 0, sizeof(*info));
-	r = kpop_ctl(t->vm->fd, KVM_KPOP_OP_INFO, 0, info, &len);
+	r = kpop_ctl(vm_fd, KVM_KPOP_OP_INFO, 0, info, &len);
 	if (r && (errno == ENOTTY || errno == EINVAL))
 		kst_skip("this kernel's KVM has no KPOP (KVM_KPOP: %s)", strerror(errno));
 	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_KPOP, r));
+}
+
+void kpop_info(struct tvm *t, struct kvm_kpop_info *info)
+{
+	kpop_info_fd(t->vm->fd, info);
 }
 
 /*
  * No KPOP state is left.  A vCPU keeps the dead space that it ran on last until
  * it enters an L2 again, and page tables go after a grace period.
  */
+bool kpop_none_left_fd(int vm_fd, int nr_vcpus, struct kvm_kpop_info *info)
+{
+	u64 kept = 8192 * nr_vcpus;
+
+	return kst_wait((kpop_info_fd(vm_fd, info), !info->nr_spaces && !info->nr_bindings &&
+			 !info->pages && info->bytes <= kept), 10000);
+}
+
 bool kpop_none_left(struct tvm *t, struct kvm_kpop_info *info)
 {
-	u64 kept = 8192 * t->o.nr_vcpus;
-
-	return kst_wait((kpop_info(t, info), !info->nr_spaces && !info->nr_bindings &&
-			 !info->pages && info->bytes <= kept), 10000);
+	return kpop_none_left_fd(t->vm->fd, t->o.nr_vcpus, info);
 }
 
 int kpop_spaces(struct tvm *t, struct kvm_kpop_space_info *to, int max)
@@ -71,6 +82,13 @@ static u32 kpop_state_of(int vm_fd)
 bool kpop_wait_state(int vm_fd, u32 state)
 {
 	return kst_wait(kpop_state_of(vm_fd) == state, 30000);
+}
+
+void kpop_set_only(int vm_fd, u64 only)
+{
+	int r = kpop_ctl(vm_fd, KVM_KPOP_OP_SET_ONLY, only, NULL, NULL);
+
+	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_KPOP, r));
 }
 
 void kpop_set_cap(struct tvm *t, u64 bytes)

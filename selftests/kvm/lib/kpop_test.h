@@ -11,6 +11,9 @@
  *   policy.c  BPF policies through libbpf                   (host side)
  *   raw.c     one hypercall in any processor mode           (host side)
  *   table.c   a legacy nested page table                    (host side)
+ *   memcg.c   a memory cgroup                               (host side)
+ *   process.c other processes and their descriptors         (host side)
+ *   uffd.c    a page that has to be waited for              (host side)
  *   l1.c      hypercalls, running an L2                     (L1)
  *   svm.c, vmx.c, enter.S   one nested entry                (L1)
  *
@@ -67,6 +70,7 @@ enum l2_exit_reason {
 	L2_EXIT_FAULT,		/* NPF / EPT violation given to L1 */
 	L2_EXIT_SHUTDOWN,
 	L2_EXIT_OTHER,
+	L2_EXIT_REFUSED,	/* the entry failed: VMEXIT_INVALID, VMfail with error 7 */
 };
 
 /* Offsets are known to enter.S. */
@@ -193,9 +197,14 @@ struct tvm_opts {
 	u64 pool_pages;			/* default 1024 */
 	u64 tokens;			/* default 512 */
 	enum vm_mem_backing_src_type pool_src;
+	u64 ring_bytes;			/* of a vCPU's dirty ring; 0: none */
 	tvm_sync_fn sync;
 	void (*mmio)(struct tvm *t, struct kvm_run *run);	/* NULL: no MMIO may be */
+	/* Any other exit but a ucall; false: it is a bad one.  @dying ends the thread. */
+	bool (*left)(struct tvm *t, int cpu);
 	bool efault_ok;			/* KVM_RUN may say EFAULT: run again */
+	/* KVM_RUN has failed; true: run again.  NULL: it may not. */
+	bool (*failed)(struct tvm *t, int cpu, int err);
 };
 
 struct tvm {
@@ -217,6 +226,7 @@ void kst_begin(const char *name, unsigned int timeout_s);
 int kst_end(void);
 void kst_check(bool ok, const char *fmt, ...) __printf(2, 3);
 void kst_skip(const char *fmt, ...) __printf(1, 2) __attribute__((noreturn));
+char kst_force_emulation(char val);
 u64 kst_param(int argc, char **argv, const char *key, u64 def);
 void kst_relax(void);
 u64 kst_now_ms(void);
@@ -235,6 +245,8 @@ struct tvm *tvm_create(const struct tvm_opts *o);
 void tvm_start(struct tvm *t);
 void tvm_join(struct tvm *t);
 void tvm_run(struct tvm *t);
+void tvm_pause(struct tvm *t);
+void tvm_resume(struct tvm *t);
 void tvm_free(struct tvm *t);
 void tvm_cpu_loop(struct tvm *t, int cpu);
 volatile u64 *tvm_pool(struct tvm *t, u64 page);
@@ -244,15 +256,43 @@ u64 vcpu_stat(struct kvm_vcpu *vcpu, const char *name);
 
 /* ctl.c */
 int kpop_ctl(int vm_fd, u32 op, u64 arg, void *data, u32 *len);
+void kpop_info_fd(int vm_fd, struct kvm_kpop_info *info);
 void kpop_info(struct tvm *t, struct kvm_kpop_info *info);
+bool kpop_none_left_fd(int vm_fd, int nr_vcpus, struct kvm_kpop_info *info);
 bool kpop_none_left(struct tvm *t, struct kvm_kpop_info *info);
 int kpop_spaces(struct tvm *t, struct kvm_kpop_space_info *to, int max);
 bool kpop_wait_state(int vm_fd, u32 state);
 void kpop_set_cap(struct tvm *t, u64 bytes);
+void kpop_set_only(int vm_fd, u64 only);
+
+/* memcg.c: @group is below the root of the hierarchy */
+void memcg_make(const char *group);
+bool memcg_remove(const char *group);
+bool memcg_write(const char *group, const char *file, const char *what);
+void memcg_limit(const char *group, u64 bytes);
+void memcg_enter(const char *group);
+u64 memcg_read(const char *group, const char *file, const char *key);
+int memcg_peak_begin(const char *group);
+u64 memcg_peak(int fd);
+
+/* process.c */
+void *kst_shared(size_t size);
+pid_t kst_fork(void);
+void kst_exit(void) __attribute__((noreturn));
+int kst_reap(pid_t pid, u64 ms);
+int kst_take_fd(pid_t pid, int fd);
+void kst_send_fd(int sock, int fd);
+int kst_recv_fd(int sock);
+
+/* uffd.c */
+int uffd_catch(volatile u64 *page);
+bool uffd_caught(int uffd, volatile u64 *page);
+void uffd_let_go(int uffd, volatile u64 *page);
 
 /* table.c */
 u64 table_new(struct tvm *t);
 void table_map(struct tvm *t, u64 root, u64 l2_gpa, u64 l1_gpa, int level);
+u64 table_entry(struct tvm *t, u64 root, u64 l2_gpa, int level);
 u64 table_leaf(struct tvm *t, u64 root, u64 l2_gpa);
 u64 table_legacy(struct tvm *t, u64 npages);
 
@@ -277,6 +317,7 @@ void policy_require(const char *name);
 u32 policy_map_id(struct policy *p);
 int policy_load(struct policy *p, const char *name, int vm_fd);
 int policy_attach(struct policy *p);
+void policy_serve_fd(struct policy *p, const char *name, int vm_fd);
 void policy_serve(struct policy *p, const char *name, struct tvm *t);
 void policy_close_link(struct policy *p);
 int policy_detach(struct policy *p);
@@ -284,6 +325,7 @@ void policy_free(struct policy *p);
 void policy_stop(struct policy *p, struct tvm *t);
 int policy_fill(struct policy *p);
 int policy_swap(u32 link_id, u32 old_map_id, struct policy *p);
+int policy_map_fd(struct policy *p, const char *map);
 int policy_set_knob(struct policy *p, const char *map, u32 key, const void *val, size_t len);
 
 #endif /* KPOP_TEST_H */

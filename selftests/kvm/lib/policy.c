@@ -76,15 +76,20 @@ int policy_attach(struct policy *p)
 }
 
 /* Load, attach, wait until hypercalls are answered. */
-void policy_serve(struct policy *p, const char *name, struct tvm *t)
+void policy_serve_fd(struct policy *p, const char *name, int vm_fd)
 {
-	int r = policy_load(p, name, t->vm->fd);
+	int r = policy_load(p, name, vm_fd);
 
 	TEST_ASSERT(!r, "policy %s does not load: %s", name, strerror(-r));
 	r = policy_attach(p);
 	TEST_ASSERT(!r, "policy %s does not attach: %s", name, strerror(-r));
-	TEST_ASSERT(kpop_wait_state(t->vm->fd, KPOP_STATE_ATTACHED),
+	TEST_ASSERT(kpop_wait_state(vm_fd, KPOP_STATE_ATTACHED),
 		    "policy %s is not ATTACHED after 30 s", name);
+}
+
+void policy_serve(struct policy *p, const char *name, struct tvm *t)
+{
+	policy_serve_fd(p, name, t->vm->fd);
 }
 
 /* The link dies with its last descriptor. */
@@ -153,6 +158,11 @@ u32 policy_map_id(struct policy *p)
 	if (bpf_map_get_info_by_fd(bpf_map__fd(p->map), &info, &len))
 		return 0;
 	return info.id;
+}
+
+int policy_map_fd(struct policy *p, const char *name)
+{
+	return bpf_object__find_map_fd_by_name(p->obj, name);
 }
 
 int policy_set_knob(struct policy *p, const char *name, u32 key, const void *val, size_t len)

@@ -59,6 +59,9 @@ static void svm_read_exit(struct l2 *l2, struct vmcb_control_area *c)
 	case SVM_EXIT_SHUTDOWN:
 		e->reason = L2_EXIT_SHUTDOWN;
 		break;
+	case (u32)SVM_EXIT_ERR:
+		e->reason = L2_EXIT_REFUSED;
+		break;
 	default:
 		e->reason = L2_EXIT_OTHER;
 	}

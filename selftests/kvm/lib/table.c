@@ -38,16 +38,22 @@ void table_map(struct tvm *t, u64 root, u64 l2_gpa, u64 l1_gpa, int level)
 		 (level > PG_LEVEL_4K ? ENTRY_LARGE : 0);
 }
 
-/* GPA of the 4K entry that maps @l2_gpa. */
-u64 table_leaf(struct tvm *t, u64 root, u64 l2_gpa)
+/* GPA of the entry of @level that leads to @l2_gpa. */
+u64 table_entry(struct tvm *t, u64 root, u64 l2_gpa, int level)
 {
 	u64 table = root;
 	int l;
 
-	for (l = PG_LEVEL_512G; l > PG_LEVEL_4K; l--)
+	for (l = PG_LEVEL_512G; l > level; l--)
 		table = ((u64 *)tvm_gpa(t, table))[(l2_gpa >> PG_LEVEL_SHIFT(l)) & 511] &
 			ENTRY_ADDR;
-	return table + (l2_gpa >> PG_LEVEL_SHIFT(PG_LEVEL_4K) & 511) * sizeof(u64);
+	return table + (l2_gpa >> PG_LEVEL_SHIFT(level) & 511) * sizeof(u64);
+}
+
+/* GPA of the 4K entry that maps @l2_gpa. */
+u64 table_leaf(struct tvm *t, u64 root, u64 l2_gpa)
+{
+	return table_entry(t, root, l2_gpa, PG_LEVEL_4K);
 }
 
 /* Slot 0 as it is, and the first @npages of the pool at L2_GPA. */

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The VMM of the tests: an L1 VM with room for L2s, its vCPU threads, checks. */
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kpop_test.h"
 #include "svm_util.h"
@@ -69,6 +71,19 @@ void kst_skip(const char *fmt, ...)
 	va_end(ap);
 	printf("\n");
 	exit(KSFT_SKIP);
+}
+
+/* 1: KVM emulates an instruction behind KVM_FEP.  Returns what it was. */
+char kst_force_emulation(char val)
+{
+	const char *param = "/sys/module/kvm/parameters/force_emulation_prefix";
+	int fd = open(param, O_RDWR);
+	char old;
+
+	if (fd < 0 || read(fd, &old, 1) != 1 || pwrite(fd, &val, 1, 0) != 1)
+		kst_skip("%s cannot be set", param);
+	close(fd);
+	return old;
 }
 
 /* key=value on the command line. */
@@ -173,6 +188,8 @@ struct tvm *tvm_create(const struct tvm_opts *o)
 		t->o.nr_vcpus = t->o.guest[1] ? 2 : 1;
 
 	t->vm = tvm_create_vm();
+	if (o->ring_bytes)
+		vm_enable_dirty_ring(t->vm, o->ring_bytes);
 	pages = align_up(t->o.tokens + PRIV_TABLES, 512);
 	tvm_add_slot(t->vm, PRIV_SLOT, PRIV_GPA, pages, VM_MEM_SRC_ANONYMOUS);
 	tvm_add_slot(t->vm, POOL_SLOT, POOL_GPA, t->o.pool_pages, t->o.pool_src);
@@ -256,7 +273,14 @@ void tvm_cpu_loop(struct tvm *t, int cpu)
 			t->efaults++;
 			continue;
 		}
+		if (r && t->o.failed && t->o.failed(t, cpu, errno))
+			continue;
 		TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_RUN, r));
+		/* Until the test has emptied it. */
+		if (t->vcpus[cpu]->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL) {
+			kst_relax();
+			continue;
+		}
 		if (t->o.mmio && t->vcpus[cpu]->run->exit_reason == KVM_EXIT_MMIO) {
 			t->o.mmio(t, t->vcpus[cpu]->run);
 			continue;
@@ -275,7 +299,10 @@ void tvm_cpu_loop(struct tvm *t, int cpu)
 			REPORT_GUEST_ASSERT(uc);
 			return;
 		default:
-			tvm_bad_exit(t, cpu);
+			if (!t->o.left || !t->o.left(t, cpu))
+				tvm_bad_exit(t, cpu);
+			if (t->dying)
+				return;
 		}
 	}
 }
@@ -338,6 +365,37 @@ void tvm_run(struct tvm *t)
 {
 	tvm_start(t);
 	tvm_join(t);
+}
+
+static void on_pause(int sig) { }
+
+/* Take all vCPUs out of the guest, wherever they are: L1 or an L2.  Their threads end. */
+void tvm_pause(struct tvm *t)
+{
+	struct sigaction sa = { .sa_handler = on_pause };
+	int i;
+
+	sigaction(SIGUSR1, &sa, NULL);
+	t->dying = true;
+	for (i = 0; i < MAX_CPUS; i++) {
+		if (!t->o.guest[i])
+			continue;
+		t->vcpus[i]->run->immediate_exit = 1;
+		pthread_kill(t->thread[i], SIGUSR1);
+	}
+	tvm_join(t);
+	t->dying = false;
+}
+
+/* After tvm_pause(): L1 goes on. */
+void tvm_resume(struct tvm *t)
+{
+	int i;
+
+	for (i = 0; i < MAX_CPUS; i++)
+		if (t->o.guest[i])
+			t->vcpus[i]->run->immediate_exit = 0;
+	tvm_start(t);
 }
 
 /* ---- statistics ---- */

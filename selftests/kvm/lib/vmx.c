@@ -7,6 +7,8 @@
 
 /* Write-back, a walk of four levels: what every EPT has. */
 #define EPTP_WB_4LEVEL	0x1e
+/* VM-instruction error of an entry with an invalid control field. */
+#define VMX_BAD_CONTROL	7
 
 static struct vmx_pages *vmx_of(struct l2 *l2)
 {
@@ -88,6 +90,10 @@ void vmx_enter(struct l2 *l2)
 	/* VMRESUME, but the VMCS was cleared since: see vmx_off(). */
 	if (failed && l2->launched && vmreadz(VM_INSTRUCTION_ERROR) == 5)
 		failed = kpop_vmx_run(0, &l2->regs);
+	if (failed && vmreadz(VM_INSTRUCTION_ERROR) == VMX_BAD_CONTROL) {
+		l2->exit.reason = L2_EXIT_REFUSED;
+		return;
+	}
 	__GUEST_ASSERT(!failed, "VM entry failed, error %lu", vmreadz(VM_INSTRUCTION_ERROR));
 	l2->launched = 1;
 	vmx_read_exit(l2);
