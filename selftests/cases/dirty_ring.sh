@@ -12,7 +12,7 @@ ring() { # KIND ARGS
 }
 ring legacy
 [ "$(kvm_stat $(l1_pid) kpop_maps)" = 0 ] || fail "that was not legacy paging"
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 # 2048 pages: a fault in L1 for each eighth of the ring.
 ring KPOP entries=1024 faults=64
 ring KPOP entries=256 faults=128
@@ -28,7 +28,7 @@ while [ "$(kvm_stat $(l1_pid) kpop_spaces)" = 0 ]; do
 	[ $i -lt 300 ] || fail "KVM's test is not on KPOP: $(cat $RUN/test)"
 done
 sleep 3
-out=$(kpopctl detach --name l1 2>&1) || fail "$out"
+detach
 wait $test || fail "KVM's test did not survive the detach: $(cat $RUN/test)"
 grep 'Total bits checked' $RUN/test || fail "KVM's test: $(cat $RUN/test)"
 l1 "dmesg | grep 'moving VM .* to its own page tables'" || fail "the detach did not hit the test's VM"

@@ -7,7 +7,7 @@ small && MIB=16 FIRST=1 SECOND=2
 want=$(memtest $MIB 1 | sed -n 's/.*checksum //p')
 l1_start || fail "no L1"
 p=$(l1_pid)
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 T=250 l1 "BOOT_SECONDS=240 l2_start" || fail "no L2"
 l1_stat() { l1 "kvm_stat \$(vm_pid l2) $1"; }
 [ "$(l1_stat kpop_guest_active)" = 1 ] || fail "L2 is not on KPOP"
@@ -28,7 +28,7 @@ echo "ok - L2 verified its memory while the policy was swapped, $(($(kvm_stat $p
 T=200 l1 "T=200 l2 'memtest $MIB 1 $SECOND'" >$RUN/during 2>&1 &
 during=$!
 usleep $((SECOND * 350000))
-out=$(kpopctl detach --name l1 2>&1) || fail "$out"
+detach
 wait $during || fail "L2 did not survive the detach: $(cat $RUN/during)"
 grep -q "checksum $want" $RUN/during || fail "wrong data over the detach: $(cat $RUN/during)"
 echo "ok - L2 verified its memory while the policy went"
@@ -45,7 +45,7 @@ if small; then
 fi
 
 # Attached again, the running L2 stays where it is, the next one is on KPOP.
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 out=$(T=120 l1 "T=120 l2 'memtest 16 1'") || fail "L2 after the re-attach: $out"
 [ "$(l1_stat kpop_guest_active)" = 0 ] || fail "a running L2 moved back"
 l1 l2_stop || fail "L2 did not power off"

@@ -46,10 +46,10 @@ touch_one() { # KIND
 }
 
 rm -f $RUN/json
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 touch_one kpop
 [ $kpop_shadow = 0 ] || fail "$kpop_shadow shadow pages in L0 for an L2 on KPOP"
-out=$(kpopctl detach --name l1 2>&1) || fail "$out"
+detach
 touch_one legacy
 [ $legacy_shadow -gt 0 ] || fail "legacy paging without a shadow page: what was measured?"
 vendor=amd

@@ -5,7 +5,7 @@ MIB=16
 want=$(memtest $MIB 1 | sed -n 's/.*checksum //p')
 MEM=1536 l1_start || fail "no L1"
 p=$(l1_pid)
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 l1_stat() { l1 "kvm_stat \$(vm_pid l2) $1"; }
 
 l2_up() { # KPOP

@@ -3,7 +3,7 @@
 . /kpop/lib.sh
 MEM=3072 l1_start || fail "no L1"
 l1 'zcat /proc/config.gz | grep -q ^CONFIG_PROVE_LOCKING=y' || fail "L1 does not have the debug kernel"
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 for name in "$@"; do
 	maps=$(kvm_stat $(l1_pid) kpop_maps)
 	T=600 l1 "sh /kpop/upstream/run.sh $name" >$RUN/up.log 2>&1

@@ -28,6 +28,6 @@ in_l1() {
 
 [ "$1" = in_l1 ] && { in_l1; exit 0; }
 MEM=1536 l1_start || fail "no L1"
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 T=800 l1 "sh /kpop/cases/l3.sh in_l1" || exit 1
 l1_stop || fail "L1 did not power off"

@@ -13,11 +13,6 @@ N=0
 want() { memtest $1 1 | sed -n 's/.*checksum //p'; }
 l2_stat() { l1 "kvm_stat \$(vm_pid l2) $1"; }
 
-attach() {
-	local out
-	out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name $1 2>&1) || fail "$out"
-}
-
 accel_of() { # WAY
 	[ $1 = ring ] && echo kvm,dirty-ring-size=4096 || echo kvm
 }

@@ -1,6 +1,6 @@
 # kpop-only with a Linux L1, its VMM one that calls KVM_RUN again when an entry is refused: without a policy nothing
 # runs, on KPOP or not; with one L2 runs; when that goes L2 waits, and it goes on with the next one, its memory right, and
-# right in a copy that its dirty log makes. At the end, without kpop-only, a cap that L0 refuses LOAD for.
+# right in a copy that its dirty log makes; so it does while the cap has no room. At the end, without kpop-only, the same cap.
 . /kpop/lib.sh
 MEM=1024 SMP=2 l1_start || fail "no L1"
 p=$(l1_pid)
@@ -11,12 +11,10 @@ out=$(try seconds=2 never=1) || fail "no policy: $out"
 echo "$out" | grep -q 'on KPOP: 1' || fail "an L2 that is created without a policy does not wait for one: $out"
 echo "ok - no policy: $(echo "$out" | grep reason)"
 
-attach() { out=$(kpopctl attach /kpop/bpf/$1.bpf.o --name l1 2>&1) || fail "$out"; }
-
 # An L2 on KPOP whose policy goes: try's arguments; in the background, its pid in $l2.
 lose_policy() {
 	local maps=$(kvm_stat $p kpop_maps) i=0
-	attach kpop_base
+	attach
 	try "$@" >$RUN/retry 2>&1 &
 	l2=$!
 	until [ $(kvm_stat $p kpop_maps) -gt $((maps + 500)) ]; do
@@ -24,7 +22,7 @@ lose_policy() {
 		i=$((i + 1))
 		[ $i -lt 300 ] || fail "L2 does not run on KPOP: $(cat $RUN/retry)"
 	done
-	out=$(kpopctl detach --name l1 2>&1) || fail "$out"
+	detach
 }
 
 # Once for itself, once with L1's VMM making a copy of L2's memory by the dirty log, once by dirty rings.
@@ -32,15 +30,29 @@ for log in 0 1 2; do
 	lose_policy seconds=12 log=$log
 	usleep 1500000
 	[ "$(kvm_stat $p kpop_spaces)" = 0 ] || fail "L0 has spaces without a policy"
-	attach kpop_lazy
+	attach l1 kpop_lazy
 	wait $l2 || fail "log=$log: L2 over a time without a policy: $(cat $RUN/retry)"
 	grep -q 'on KPOP: 1' $RUN/retry || fail "log=$log: L2 is not on KPOP: $(cat $RUN/retry)"
 	grep '^ok' $RUN/retry
-	out=$(kpopctl detach --name l1 2>&1) || fail "$out"
+	detach
+done
+
+# A cap that no LOAD fits in, and one that leaves nothing for a MAP: L2 waits, and goes on when there is room.
+for cap in 4096 9400; do
+	out=$(kpopctl set --name l1 --cap $cap 2>&1) || fail "$out"
+	attach
+	try seconds=12 >$RUN/retry 2>&1 &
+	l2=$!
+	sleep 8
+	out=$(kpopctl set --name l1 --cap 0 2>&1) || fail "$out"
+	wait $l2 || fail "cap $cap, kpop-only on: L2: $(cat $RUN/retry)"
+	grep -q 'on KPOP: 1' $RUN/retry || fail "cap $cap: L2 is not on KPOP: $(cat $RUN/retry)"
+	echo "ok - cap $cap, kpop-only on: $(grep reason $RUN/retry)"
+	detach
 done
 
 # An L1 that uses its own page tables, whatever L0 offers.
-attach kpop_base
+attach
 refused=$(kvm_stat $p kpop_refused)
 l1 "kvm_reload kpop_guest=0" || fail "kvm_reload in L1"
 refused=$(kvm_stat $p kpop_refused)
@@ -56,13 +68,13 @@ echo "ok - legacy paging, kpop-only off: runs"
 
 # Without kpop-only the same L2 falls back when its policy goes; the copy is right.
 l1 kvm_reload || fail "kvm_reload in L1"
-out=$(kpopctl detach --name l1 2>&1) || fail "$out"
+detach
 for log in 1 2; do
 	lose_policy seconds=6 waits=0 fallbacks=1 log=$log
 	wait $l2 || fail "log=$log, kpop-only off: L2 over the loss of its policy: $(cat $RUN/retry)"
 	grep '^ok' $RUN/retry
 done
-attach kpop_base
+attach
 
 # A cap that not even a LOAD fits in: L1 falls back, and L2 does not notice.
 out=$(kpopctl set --name l1 --cap 4096 2>&1) || fail "$out"

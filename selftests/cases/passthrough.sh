@@ -10,7 +10,7 @@ touch_bar() { # KIND
 touch_bar legacy
 [ "$(kvm_stat $(l1_pid) kpop_maps)" = 0 ] || fail "that was not legacy paging"
 shadow=$(kvm_stat $(l1_pid) mmu_cache_miss)
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 touch_bar KPOP
 [ "$(kvm_stat $(l1_pid) kpop_maps)" -gt 0 ] || fail "that was not KPOP"
 [ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = "$shadow" ] || fail "L0 made shadow pages for an L2 on KPOP"

@@ -169,7 +169,7 @@ WANT_SMALL=$(want 8) WANT_BUSY=$(want $BUSY) WANT_STILL=$(want $STILL) WANT_L1=$
 export MEM SMP=1
 l1_start -device virtio-balloon-pci -object memory-backend-ram,id=shm,size=1M,share=on -device ivshmem-plain,memdev=shm || fail "no L1"
 p=$(l1_pid)
-out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+attach
 T=250 l1 "MEM=192 BOOT_SECONDS=240 l2_start" || fail "no L2"
 l1 "l2 'setsid sh -c \"memtest $STILL 1 100000 still >/tmp/still 2>&1; echo status \\\$? >>/tmp/still\" </dev/null >/dev/null 2>&1 &
 	setsid sh -c \"memtest $BUSY 1 100000 >/tmp/busy 2>&1; echo status \\\$? >>/tmp/busy\" </dev/null >/dev/null 2>&1 &

@@ -27,7 +27,6 @@ l1_up() { # SIDE
 	MEM=3072 l1_start || fail "no L1"
 	[ "$1" = legacy ] || attach
 }
-attach() { out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"; }
 
 run_one() { # SIDE NAME: a line "NAME RESULT SECONDS SKIPS FALLBACKS MAPS RUNS REASON" into $RUN/up.SIDE
 	local side=$1 name=$2 log=$RUN/up.log p maps runs line
@@ -73,7 +72,7 @@ if [ "$sides" = legacy ]; then
 	[ $status = 0 ] || fail "KVM without KPOP: $(sed -n 's/ .* FAIL .*//p' $KPOP_OUT/upstream-nokpop.txt | tr '\n' ' ')"
 	exit 0
 fi
-out=$(kpopctl detach --name l1 2>&1) || fail "$out"
+detach
 
 # Both sides beside each other, and what is wrong with a pair.
 awk -v list=$list '

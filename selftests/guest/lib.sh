@@ -137,11 +137,24 @@ vm_start() {
 	[ "$BOOT_SECONDS" = 0 ] || vm_ready $name
 }
 
+# What a VM that does not answer is at: CPU time of QEMU's threads (1/100 s), its vCPUs, its interrupts, and the time here.
+vm_where() {
+	local t pid=$(vm_pid $1)
+	[ -d /proc/$pid/task ] || return
+	for t in /proc/$pid/task/*; do
+		awk '{ print $2, "user", $14, "system", $15 }' $t/stat
+	done
+	mon $1 "info registers -a" | grep -E '^CPU#|^RIP'
+	mon $1 "info lapic 0" | grep -E 'LVTT|ISR|IRR|Timer'
+	cat /proc/uptime
+}
+
 # Wait until the agent answers.
 vm_ready() {
 	local name=$1
 	if ! vagent run -t $((${BOOT_SECONDS:-240} * SLOW)) $RUN/$name.agent true; then
 		say "L$NEXT ($name) did not come up: its console is l$NEXT.log; QEMU said: $(tail -5 $RUN/$name.qemu)"
+		vm_where $name >&2
 		vm_kill $name
 		return 1
 	fi
@@ -229,13 +242,24 @@ kvm_stat() {
 	echo $sum
 }
 
+# In L0: give a VM (l1) a policy (kpop_base); take it away.
+attach() {
+	local out
+	out=$(kpopctl attach /kpop/bpf/${2:-kpop_base}.bpf.o --name ${1:-l1} 2>&1) || fail "$out"
+}
+
+detach() {
+	local out
+	out=$(kpopctl detach --name ${1:-l1} 2>&1) || fail "$out"
+}
+
 # case_in_l1 SECONDS CASE ARGS...: the part of a case that is its function in_l1, in an L1 with a policy, where L0 must
 # shadow nothing. CASE has, behind that function: [ "$1" = in_l1 ] && { in_l1; exit 0; }
 case_in_l1() {
-	local secs=$1 case=$2 out
+	local secs=$1 case=$2
 	shift 2
 	MEM=1536 l1_start || fail "no L1"
-	out=$(kpopctl attach /kpop/bpf/kpop_base.bpf.o --name l1 2>&1) || fail "$out"
+	attach
 	T=$secs l1 "sh /kpop/cases/$case in_l1 $*" || exit 1
 	[ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = 0 ] || fail "L0 made shadow pages"
 	l1_stop || fail "L1 did not power off"

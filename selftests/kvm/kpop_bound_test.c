@@ -8,7 +8,7 @@
 
 #define TOKEN		token_of(0)
 #define KVM_ID		12
-#define CAP		(256ULL << 10)
+#define CAP		(1ULL << 20)
 #define FAR_GFN		(64ULL << 18)	/* where no page table is yet */
 #define SCATTERED	20000
 #define NR_TOKENS	5000		/* more than L0 takes */

@@ -11,6 +11,7 @@
  *
  *   seed=N      the sequence of each vCPU and of the host; printed
  *   seconds=N   how long
+ *   nomem=N     so many percent of the vCPU threads' allocations fail (debug kernel)
  */
 #include <sys/mman.h>
 
@@ -398,6 +399,17 @@ static void turn(struct chaos *c)
 	c->turns++;
 }
 
+static volatile u64 nomem_runs;
+
+/* Where L0 has no memory for a page table, its VMM is told. */
+static bool on_failure(struct tvm *t, int cpu, int err)
+{
+	if (!t->o.nomem || err != ENOMEM)
+		return false;
+	__atomic_fetch_add(&nomem_runs, 1, __ATOMIC_RELAXED);
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	struct tvm_opts o = {
@@ -406,15 +418,18 @@ int main(int argc, char **argv)
 		.pool_pages = POOL_PAGES,
 		.pool_src = VM_MEM_SRC_ANONYMOUS_THP,
 		.efault_ok = true,
+		.failed = on_failure,
 	};
-	u64 seed = kst_param(argc, argv, "seed", 1), seconds, end, i;
+	u64 seed = kst_param(argc, argv, "seed", 1), seconds, nomem, end, i;
 	struct kvm_kpop_info info;
 	struct chaos c = { .checker = true };
 	struct l1_shared *sh;
 
 	seconds = kst_param(argc, argv, "seconds", 20);
 	kst_begin("kpop_fuzz_test", seconds * 3 + 200);
-	printf("# seed=%" PRIu64 " seconds=%" PRIu64 "\n", seed, seconds);
+	nomem = kst_param(argc, argv, "nomem", 0);
+	o.nomem = nomem;
+	printf("# seed=%" PRIu64 " seconds=%" PRIu64 " nomem=%" PRIu64 "\n", seed, seconds, nomem);
 	c.t = tvm_create(&o);
 	kpop_info(c.t, &info);
 	policy_require("kpop_lazy");
@@ -424,6 +439,8 @@ int main(int argc, char **argv)
 	c.s = seed * 0x9e3779b97f4a7c15ULL + 12345;
 	mark_pool(c.t);
 	attach(&c);
+	if (nomem)
+		nomem_begin(nomem);
 	tvm_start(c.t);
 	end = kst_now_ms() + seconds * 1000;
 	while (kst_now_ms() < end && !sh->val[V_BAD] && !sh->val[V_BAD + 1]) {
@@ -433,6 +450,11 @@ int main(int argc, char **argv)
 	check(&c);
 	sh->stop = 1;
 	tvm_join(c.t);
+	if (nomem) {
+		i = nomem_end();
+		kst_check(i, "%" PRIu64 " allocations of vCPU threads failed, KVM_RUN said so %"
+			  PRIu64 " times", i, nomem_runs);
+	}
 	for (i = 0; i < 2; i++)
 		kst_check(!sh->val[V_BAD + i], "vCPU %" PRIu64 ": %" PRIu64 " hypercalls, %" PRIu64
 			  " entries of L2, %" PRIu64 " reads, %" PRIu64 " faults; nothing wrong (0x%"

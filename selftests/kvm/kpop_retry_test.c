@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A VMM in L1 that calls KVM_RUN again when it says KVM_EXIT_FAIL_ENTRY, for
- * cases/only.sh, which takes the policy away meanwhile.  Its guest, an L2 with two
+ * A VMM in L1 that calls KVM_RUN again when it says KVM_EXIT_FAIL_ENTRY, or ENOMEM,
+ * for cases/only.sh, which takes the policy away meanwhile, or has a cap too small.  Its guest, an L2 with two
  * vCPUs, writes and checks memory all that time.
  *
  *   seconds=N    how long
@@ -114,14 +114,16 @@ static void *run(void *arg)
 	struct ucall uc;
 
 	for (;;) {
-		vcpu_run(vcpu);
-		if (vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL) {
+		int err = __vcpu_run(vcpu);
+
+		TEST_ASSERT(!err || errno == ENOMEM, KVM_IOCTL_ERROR(KVM_RUN, err));
+		if (!err && vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL) {
 			copy_by_ring(r->t, r->cpu);
 			continue;
 		}
-		if (vcpu->run->exit_reason != KVM_EXIT_FAIL_ENTRY)
+		if (!err && vcpu->run->exit_reason != KVM_EXIT_FAIL_ENTRY)
 			break;
-		reason = vcpu->run->fail_entry.hardware_entry_failure_reason;
+		reason = err ? -errno : vcpu->run->fail_entry.hardware_entry_failure_reason;
 		refused[r->cpu]++;
 		if (never && r->t->sh->stop)
 			return NULL;

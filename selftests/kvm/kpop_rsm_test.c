@@ -6,6 +6,9 @@
  * was turned.  Then L2 gets no page, each access is L1's fault, and the next
  * entry is refused; an L2 without nested paging has no way back at all.
  *
+ * With SVM, RSM may also end it, by the EFER that the handler left in SMRAM: then
+ * what L1 has loaded is void.
+ *
  * The handler writes to a port and executes RSM.  What it does to L1's memory
  * the VMM does, at that port.
  *
@@ -26,12 +29,13 @@
 #define SMRAM_SLOT	(1U << 16 | 1)
 #define SMRAM_PAGES	16
 #define SMI_ENTRY	0x8000
-#define SMRAM_VMCB	0xfee0		/* GPA of vmcb12, by KVM's 64-bit layout */
+#define SMRAM_EFER	0xfed0		/* by KVM's 64-bit layout, as is ... */
+#define SMRAM_VMCB	0xfee0		/* ... the GPA of vmcb12 */
 
 enum { L2_KPOP, L2_OTHER, L2_LEGACY, L2_PLAIN, NR_L2 };
 /* What happens in SMM; TO_* by L1's handler, SVM only: a vmcs12 is L0's until VMCLEAR. */
-enum smi_what { NOTHING, POLICY_GOES, SWITCHED_ON, TO_LEGACY, TO_UNKNOWN, TO_OTHER, TO_PLAIN };
-enum { STAGE_SERVE, STAGE_NO_SHADOW, STAGE_OFF };
+enum smi_what { NOTHING, POLICY_GOES, SWITCHED_ON, TO_LEGACY, TO_UNKNOWN, TO_OTHER, TO_PLAIN, NO_SVM };
+enum { STAGE_SERVE, STAGE_NO_SHADOW, STAGE_OFF, STAGE_SPACES };
 enum { P_PLAIN };
 enum { V_WHAT, V_SMIS };
 
@@ -124,6 +128,29 @@ static void test_switched_on(struct l1_shared *sh)
 	check_in(l2, l2_resume(l2));
 }
 
+#define EXPECT_SPACES(n, what) GUEST_SYNC3(STAGE_SPACES, n, (u64)(what))
+
+/* An SMI in L1.  In SMM there is no SVM anyway: nobody sees SVME change. */
+static void test_no_svm(struct l1_shared *sh)
+{
+	struct l2 *l2 = sh->l2[L2_KPOP];
+
+	l2_on_kpop(l2, TOKEN, KVM_ID, 0);
+	EXPECT_SPACES(1, "LOAD");
+	sh->val[V_WHAT] = NOTHING;
+	asm volatile("outb %%al, %0" : : "i"(PORT_L2), "a"(0) : "memory");
+	EXPECT_SPACES(1, "an SMI in L1");
+	sh->val[V_WHAT] = NO_SVM;
+	asm volatile("outb %%al, %0" : : "i"(PORT_L2), "a"(0) : "memory");
+	G_CHECK(!(rdmsr(MSR_EFER) & EFER_SVME), "RSM ended SVM");
+	EXPECT_SPACES(0, "and with it what L1 had loaded");
+	l1_virt_on(l2);
+	l2_on_kpop(l2, TOKEN, KVM_ID, 0);
+	EXPECT_SPACES(1, "SVM again, and LOAD");
+	l1_virt_off();
+	EXPECT_SPACES(0, "the only vCPU left SVM");
+}
+
 static void l1_main(u64 cpu, struct l1_shared *sh)
 {
 	struct l2 *l2 = sh->l2[L2_KPOP];
@@ -142,6 +169,8 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 		test_other_holder(sh);
 	}
 	test_switched_on(sh);
+	if (!host_cpu_is_intel)
+		test_no_svm(sh);
 	GUEST_DONE();
 }
 
@@ -197,6 +226,9 @@ static void in_smm(struct tvm *t)
 		*(u64 *)(memslot2region(t->vm, SMRAM_SLOT)->host_mem + SMRAM_VMCB) =
 			tvm_l2(t, L2_OTHER)->holder;
 		break;
+	case NO_SVM:
+		*(u64 *)(memslot2region(t->vm, SMRAM_SLOT)->host_mem + SMRAM_EFER) &= ~EFER_SVME;
+		break;
 	case TO_PLAIN:
 		vmcb_of(t, L2_KPOP)->control.nested_ctl = 0;
 		break;
@@ -225,6 +257,7 @@ static bool on_exit_of(struct tvm *t, int cpu)
 
 static void on_sync(struct tvm *t, int cpu, u64 *args)
 {
+	struct kvm_kpop_info info;
 	u64 now;
 
 	switch (args[0]) {
@@ -237,6 +270,11 @@ static void on_sync(struct tvm *t, int cpu, u64 *args)
 		break;
 	case STAGE_OFF:
 		kpop_set_only(t->vm->fd, 0);
+		break;
+	case STAGE_SPACES:
+		kpop_info(t, &info);
+		kst_check(info.nr_spaces == args[1], "%s: %u spaces",
+			  (char *)addr_gva2hva(t->vm, args[2]), info.nr_spaces);
 		break;
 	}
 }

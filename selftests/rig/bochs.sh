@@ -5,6 +5,7 @@
 # consoles of L1 and L2) L0 collects and writes to a disk as a tar, every few seconds and at the end (selftests/guest/init).
 # In OUTDIR afterwards: as boot.sh; bochs.log instead of qemu.log.
 . "$(dirname "$0")/../../kernel/build/common.sh"
+. "$REPO/selftests/rig/watch.sh"
 
 flavour=$1 out=$2 job=$3 limit=$4
 kernel=$REPO/build/image/$flavour.bzImage
@@ -74,43 +75,10 @@ collect() {
 	for f in data l1.log l2.log; do [ ! -e collected/$f ] || cp collected/$f $f; done
 }
 
-start=$SECONDS
-life=$SECONDS
-seen=
-shown=0
-status=
-show_verdicts() {
-	local lines
-	[ -n "${ON_VERDICT:-}" ] || return 0
-	mapfile -t lines < <(tr -d '\r' <verdict)
-	while [ $shown -lt ${#lines[@]} ]; do
-		"$ON_VERDICT" "${lines[$shown]}"
-		shown=$((shown + 1))
-	done
-}
 # Bochs ends when the machine powers off; its exit status says nothing.
-while [ -z "$status" ]; do
-	if ! kill -0 $pid 2>/dev/null; then
-		status=died
-		grep -q '^DONE' verdict && status=done
-		break
-	fi
-	now=$(stat -c %s:%Y verdict l0.log out.disk | tr '\n' ' ')
-	[ "$now" = "$seen" ] || { seen=$now; life=$SECONDS; }
-	show_verdicts
-	[ $((SECONDS - start)) -lt "$limit" ] || status=timeout
-	[ $((SECONDS - life)) -lt "${STUCK:-300}" ] || status=stuck
-	sleep 1
-done
-show_verdicts
+watch_l0 $pid "$limit" "${STUCK:-300}" verdict l0.log out.disk
 sed -i 's/\r$//' verdict
 collect
-echo "$status" >status
 rm -f ./*.disk* boot.iso
 rm -rf cd
-[ "$status" = done ] && exit 0
-test=$(sed -n 's/^START //p' verdict | tail -1)
-deepest=0
-for n in 1 2; do [ ! -s l$n.log ] || grep -qv '^kpop-mark' l$n.log && deepest=$n; done
-note "L0 run (Bochs): $status after $((SECONDS - start)) s; during test: ${test:-none}; deepest level that ran: L$deepest, log: $out/l$deepest.log"
-exit 1
+end_l0 "L0 run (Bochs)"

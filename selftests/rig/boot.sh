@@ -6,6 +6,7 @@
 # Environment: ACCEL=tcg|kvm, L0_MEM, L0_SMP, L0_CPU, L0_ACCEL (whole -accel value), L0_QEMU, L0_CMDLINE, STUCK (seconds without a
 # sign of life on any port or console until the run is given up), TERMINAL=1 (L0's console on the terminal).
 . "$(dirname "$0")/../../kernel/build/common.sh"
+. "$REPO/selftests/rig/watch.sh"
 
 flavour=$1 out=$2 job=$3 limit=$4
 accel=${L0_ACCEL:-}
@@ -57,40 +58,5 @@ pid=$!
 trap 'kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 
-start=$SECONDS
-life=$SECONDS
-seen=
-shown=0
-status=
-show_verdicts() {
-	local lines
-	[ -n "${ON_VERDICT:-}" ] || return 0
-	mapfile -t lines <verdict
-	while [ $shown -lt ${#lines[@]} ]; do
-		"$ON_VERDICT" "${lines[$shown]}"
-		shown=$((shown + 1))
-	done
-}
-while [ -z "$status" ]; do
-	if ! kill -0 $pid 2>/dev/null; then
-		status=died
-		grep -qx DONE verdict && status=done
-		break
-	fi
-	now=$(stat -c %s verdict data l?.log | tr '\n' ' ')
-	[ "$now" = "$seen" ] || { seen=$now; life=$SECONDS; }
-	show_verdicts
-	[ $((SECONDS - start)) -lt "$limit" ] || status=timeout
-	[ $((SECONDS - life)) -lt "${STUCK:-900}" ] || status=stuck
-	sleep 0.3
-done
-show_verdicts
-echo "$status" >status
-[ "$status" = done ] && exit 0
-
-# Which level stopped: the deepest one that had begun to talk, and where to read on.
-deepest=0
-for n in 1 2; do [ ! -s l$n.log ] || grep -qv '^kpop-mark' l$n.log && deepest=$n; done
-test=$(sed -n 's/^START //p' verdict | tail -1)
-note "L0 run: $status after $((SECONDS - start)) s; during test: ${test:-none}; deepest level that ran: L$deepest, log: $out/l$deepest.log"
-exit 1
+watch_l0 $pid "$limit" "${STUCK:-900}" verdict data l?.log
+end_l0 "L0 run"

@@ -63,6 +63,18 @@ on_verdict() {
 export -f on_verdict
 export ON_VERDICT=on_verdict
 
+# The last words of what failed and of each level: where nothing but this output is left, they are all there is.
+show_ends() { # DIR
+	local name f
+	for name in $(awk -F'\t' '$2 == "FAIL" { print $1 }' "$1/results"); do
+		f=$1/tests/$name.log
+		[ ! -s "$f" ] || sed "s/^/$name: /" <(tail -n 25 "$f")
+	done
+	for f in "$1"/l?.log; do
+		sed "s/^/$(basename "$f"): /" <(grep -v kpop-mark "$f" | tail -n 3 | cut -c1-200)
+	done
+}
+
 run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 	local vendor=$1 flavour=$2 group=$3 dir=$top/$1-$2-$3 limit=120 slow=${SLOW:-1} name secs cmd boot=boot.sh
 	[ "$flavour" = plain ] || slow=$((slow * 4))
@@ -100,6 +112,7 @@ run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 		mkdir -p "$REPO/build/runs"
 		cp -r "$dir" "$kept"
 		echo "  kept: $kept"
+		show_ends "$dir" >>"$top/ends"
 	fi
 	echo "$vendor, $flavour, $group: $((SECONDS - began)) s in all"
 	sed "s/^/$vendor-$flavour\t/" "$dir/results" >>"$results"
@@ -145,6 +158,7 @@ for boot in "${narrow[@]}"; do
 done
 
 echo
+[ ! -s "$top/ends" ] || cat "$top/ends"
 awk -F'\t' '$3 == "SKIP" { print "skipped: " $1 "/" $2 ": " $5 } $3 == "FAIL" { print "FAILED:  " $1 "/" $2 ": " $5 }' "$results"
 awk -F'\t' '{ n[$3]++; if ($1 != "rig") booted++ } END {
 	if (!booted) { print "no test was run: nothing in the list matches"; n["FAIL"]++ }

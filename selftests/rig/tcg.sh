@@ -22,7 +22,7 @@ tcg_settings() {
 	[ "${ACCEL:-tcg}" = tcg ] || return 0
 	export L0_CMDLINE="nohz=off highres=off tsc_early_khz=$("$REPO/build/guest/tsckhz") ${L0_CMDLINE:-}"
 	case $1 in
-	l1* | l2 | migrate | upstream*) export L0_SMP=${L0_SMP:-1} ;;
+	l1* | l2 | boots | migrate | upstream*) export L0_SMP=${L0_SMP:-1} ;;
 	race) ;; # KCSAN holds an access up to see whether another CPU makes it, too
 	*) export L0_ACCEL=${L0_ACCEL:-tcg,thread=single} ;;
 	esac

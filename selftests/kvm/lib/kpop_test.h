@@ -12,6 +12,7 @@
  *   raw.c     one hypercall in any processor mode           (host side)
  *   table.c   a legacy nested page table                    (host side)
  *   memcg.c   a memory cgroup                               (host side)
+ *   nomem.c   allocations of L0 that fail                   (host side)
  *   process.c other processes and their descriptors         (host side)
  *   uffd.c    a page that has to be waited for              (host side)
  *   l1.c      hypercalls, running an L2                     (L1)
@@ -202,6 +203,7 @@ struct tvm_opts {
 	void (*mmio)(struct tvm *t, struct kvm_run *run);	/* NULL: no MMIO may be */
 	/* Any other exit but a ucall; false: it is a bad one.  @dying ends the thread. */
 	bool (*left)(struct tvm *t, int cpu);
+	bool nomem;			/* as nomem_begin() says, in vCPU threads */
 	bool efault_ok;			/* KVM_RUN may say EFAULT: run again */
 	/* KVM_RUN has failed; true: run again.  NULL: it may not. */
 	bool (*failed)(struct tvm *t, int cpu, int err);
@@ -274,6 +276,11 @@ void memcg_enter(const char *group);
 u64 memcg_read(const char *group, const char *file, const char *key);
 int memcg_peak_begin(const char *group);
 u64 memcg_peak(int fd);
+
+/* nomem.c */
+void nomem_begin(u64 percent);
+void nomem_self(void);
+u64 nomem_end(void);
 
 /* process.c */
 void *kst_shared(size_t size);

@@ -332,6 +332,8 @@ static void *tvm_thread(void *arg)
 
 	free(arg);
 	tvm_pin(a.cpu);
+	if (a.t->o.nomem)
+		nomem_self();
 	tvm_cpu_loop(a.t, a.cpu);
 	return NULL;
 }

@@ -41,6 +41,7 @@
 struct kpop_policy;
 struct kpop_target;
 struct kpop_call;
+struct kpop_load_kern;
 
 #define KPOP_HASH_BITS		6
 
@@ -50,13 +51,19 @@ struct kpop_call;
 #define KPOP_DEFAULT_CAP	BIT_ULL(30)
 /* What one vCPU may add in page tables between two looks at the cap. */
 #define KPOP_PT_SLACK		(PT64_ROOT_MAX_LEVEL * PAGE_SIZE)
-/* Page tables for each vCPU that no cap takes away: an L2 must get on. */
-#define KPOP_PT_FLOOR		16
+/*
+ * Page tables for each vCPU that no cap takes away: an instruction of L2, with
+ * L2's own tables, may need a dozen pages far from each other at a time.
+ */
+#define KPOP_PT_FLOOR		64
 
 /* Ranges that L1 logs at a time; each fault looks through them. */
 #define KPOP_MAX_LOGS		128
 
-/* As RMAP_RECYCLE_THRESHOLD: how many L2 gfns may lead to one L1 gfn. */
+/*
+ * As RMAP_RECYCLE_THRESHOLD: how many runs may lead to one L1 gfn.  A new one that
+ * is long is counted with all that lead to any page of it.
+ */
 #define KPOP_MAX_ALIASES	1000
 
 /**
@@ -91,6 +98,7 @@ struct kpop_vm {
 	unsigned int nr_buffers;
 	unsigned int dropping;			/* no LOAD: all of it goes */
 	bool closed;				/* no LOAD: going, or no policy */
+	unsigned int closes;			/* how often it was */
 	atomic_t virt_vcpus;			/* vCPUs with SVM or VMX on */
 
 	/*
@@ -152,24 +160,30 @@ struct kpop_space {
 	int waited;				/* ... and those that walks were waited for */
 };
 
+static inline bool kpop_space_is(const struct kpop_space *space, u32 kvm_id,
+				 u32 as_id)
+{
+	return space->kvm_id == kvm_id && space->as_id == as_id;
+}
+
 /* Spaces of one L2 VM and as_id show the same: a remap is one in all. */
 static inline bool kpop_siblings(const struct kpop_space *a,
 				 const struct kpop_space *b)
 {
-	return a->kvm_id == b->kvm_id && a->as_id == b->as_id;
+	return kpop_space_is(a, b->kvm_id, b->as_id);
 }
 
 /**
  * struct kpop_guest_mmu - binding of one L1 vcpu_holder to a space
  * @vcpu_holder: L1 GPA of vmcb12 / vmcs12
- * @count: the hash, and each vCPU that has it loaded
+ * @count: the hash's reference; what a vCPU runs on is the space
  */
 struct kpop_guest_mmu {
 	struct hlist_node hnode;
 	gpa_t vcpu_holder;
 	u32 kvm_id;
 	u32 as_id;
-	hpa_t root_hpa;				/* as last loaded, for traces */
+	hpa_t root_hpa;				/* none: the root is the space's */
 	refcount_t count;
 	struct kpop_space *space;		/* a reference */
 };
@@ -255,7 +269,7 @@ void kpop_put_space(struct kpop_space *space);
 struct kvm_mmu_page *kpop_get_root(struct kpop_space *space);
 void kpop_drop_space(struct kpop_space *space);
 void kpop_zap_space_root(struct kpop_space *space);
-int kpop_bind(struct kpop_vm *kv, gpa_t holder, gpa_t token, u32 kvm_id, u32 as_id);
+int kpop_bind(struct kpop_vm *kv, const struct kpop_load_kern *k);
 int kpop_unbind(struct kpop_vm *kv, gpa_t holder, gpa_t token);
 struct kvm_mmu_page *kpop_valid_root(struct kpop_space *space);
 struct kvm_mmu_page *kpop_space_root(struct kvm_vcpu *vcpu,
@@ -288,11 +302,12 @@ struct kpop_spare {
 
 int kpop_trans_init(void);
 void kpop_trans_exit(void);
-int kpop_spare_fill(struct kpop_vm *kv, struct kpop_spare *spare);
+int kpop_spare_fill(struct kpop_vm *kv, struct kpop_spare *spare, gfp_t gfp);
 void kpop_spare_drop(struct kpop_vm *kv, struct kpop_spare *spare);
 bool kpop_trans_lookup(struct kpop_space *space, gfn_t l2, struct kpop_trans *t);
 struct kpop_run *kpop_trans_first(struct kpop_space *space, gfn_t l2, gfn_t l2_end);
 bool kpop_trans_conflicts(struct kpop_space *space, const struct kpop_trans *t);
+bool kpop_trans_known(struct kpop_space *space, struct kpop_trans *t);
 bool kpop_trans_extend(struct kpop_space *space, struct kpop_trans *t);
 void kpop_trans_insert(struct kpop_space *space, const struct kpop_trans *t,
 		       struct kpop_spare *spare);
@@ -366,11 +381,15 @@ int kpop_plant(struct kpop_vm *kv, u32 what);
 
 /**
  * struct kpop_load_kern - a LOAD in progress; the hook sees @ctx
+ *
+ * @closes: kpop_vm.closes before the policy was looked up: what it allows when
+ *	another one has taken its place counts no more
  */
 struct kpop_load_kern {
 	struct kpop_load_ctx ctx;
 	struct kvm_vcpu *vcpu;
 	struct kpop_call *call;			/* set by kpop_dispatch.c */
+	unsigned int closes;
 	bool done;
 };
 
@@ -380,8 +399,6 @@ struct kpop_load_kern {
  * @done: pages that bpf_kpop_map() recorded
  * @rights: rights granted to the last of them
  * @window: hint to L1
- * @err: the last error of bpf_kpop_map(), as the hypercall will answer it if
- *	the hook passes it on
  */
 struct kpop_map_kern {
 	struct kpop_map_ctx ctx;
@@ -391,7 +408,6 @@ struct kpop_map_kern {
 	u64 done;
 	u32 rights;
 	u32 window;
-	int err;
 };
 
 int kpop_do_load(struct kpop_load_kern *k);
@@ -416,7 +432,6 @@ int kpop_call_fault(struct kpop_vm *kv, struct kpop_fault_ctx *ctx);
 
 /* kpop_policy.c */
 int kpop_policy_module_init(void);
-void kpop_policy_module_exit(void);
 void kpop_policy_module_exit(void);
 int kpop_target_init(struct kpop_vm *kv);
 void kpop_target_fini(struct kpop_vm *kv);

@@ -16,8 +16,6 @@
  * away, waits for L0's own writes, and then gives the entries away: what comes
  * in meanwhile is behind them.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include "mmu.h"
 #include "kpop.h"
 #include "tdp_mmu.h"
@@ -99,7 +97,8 @@ static struct kpop_buffer *kpop_buffer_alloc(struct kpop_vm *kv, u32 kvm_id, u32
  * @gpa: the page, in L1's memory
  *
  * Context: vCPU thread, kvm->srcu held, may sleep.
- * Return: 0; -EBUSY: it has one; -E2BIG, -ENOMEM, -EFAULT.
+ * Return: 0; -EBUSY: it has one; -EAGAIN: the policy goes; -E2BIG, -ENOMEM,
+ * -EFAULT.
  */
 int kpop_buffer_set(struct kpop_vm *kv, u32 kvm_id, u32 max, gpa_t gpa)
 {
@@ -114,7 +113,9 @@ int kpop_buffer_set(struct kpop_vm *kv, u32 kvm_id, u32 max, gpa_t gpa)
 
 	mutex_lock(&kv->lock);
 	old = kpop_buffer_get(kv, kvm_id);
-	if (old)
+	if (kv->closed || kv->dropping)
+		r = -EAGAIN;
+	else if (old)
 		r = -EBUSY;
 	else if (kv->nr_buffers >= KPOP_MAX_LOGS)
 		r = -E2BIG;

@@ -14,8 +14,6 @@
  *
  * With CONFIG_KVM_PROVE_MMU only, for tests; the VM stands still meanwhile.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include "mmu.h"
 #include "kpop.h"
 #include "page_track.h"

@@ -15,7 +15,7 @@
  * struct kpop_answers - what a hook may return
  * @values: these
  * @nr: how many of them
- * @core_errors: also the error that one of its kfuncs got from the core
+ * @core_errors: also an error that one of its kfuncs got from the core
  * @any_errno: also any negative errno
  * @text: the same in words
  */
@@ -51,7 +51,7 @@ static void kpop_call_begin(struct kpop_call *c)
 	c->in_kfunc = false;
 	c->used = 0;
 	c->metered = 0;
-	c->err = 0;
+	c->errors = 0;
 	c->start_ns = ktime_get_ns();
 	c->start_jiffies = jiffies;
 	c->cpu_base = kpop_cpu_time(current);
@@ -79,7 +79,7 @@ static bool kpop_answer_ok(struct kpop_call *c, int ret)
 			return true;
 	if (ret >= 0 || ret < -MAX_ERRNO)
 		return false;
-	return a->any_errno || (a->core_errors && ret == c->err);
+	return a->any_errno || (a->core_errors && kpop_had_error(c, ret));
 }
 
 /* Returns false when what the hook said must not count. */
@@ -124,7 +124,7 @@ static int kpop_judge(struct kpop_call *c, int ret, u64 done, u64 token,
 		kpop_answered(c, token, gfn, done);
 		return 0;
 	}
-	if (!ret || (ret == -EAGAIN && c->err != -EAGAIN)) {
+	if (!ret || (ret == -EAGAIN && !kpop_had_error(c, -EAGAIN))) {
 		kpop_error(c, ret);
 		kpop_delayed(c, token, gfn, ret);
 		return -EAGAIN;
@@ -271,8 +271,8 @@ int kpop_call_load(struct kpop_vm *kv, struct kpop_load_kern *k)
  * @k: the run; the hook sees its ctx
  *
  * Context: as kpop_call_load().
- * Return: 0 if k->done pages are recorded, -KVM_ENOSYS, -EPERM, -EAGAIN, or
- * k->err if the hook passed it on.
+ * Return: 0 if k->done pages are recorded, -KVM_ENOSYS, -EPERM, -EAGAIN, or an
+ * error of kpop_do_map() that the hook passed on.
  */
 int kpop_call_map(struct kpop_vm *kv, struct kpop_map_kern *k)
 {

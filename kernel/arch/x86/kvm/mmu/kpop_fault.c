@@ -3,7 +3,7 @@
  * KPOP in L0: a vCPU that runs an L2 on KPOP: its mmu, its faults, and L0's
  * own look at L2's memory.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+#include <asm/vmx.h>
 
 #include "mmu.h"
 #include "x86.h"
@@ -53,7 +53,9 @@ static void kpop_fill_exception(struct x86_exception *e, gpa_t l2_gpa,
 		.nested_page_fault = true,
 		.address = l2_gpa,
 		/* EPT: R, W, X of the access, and shifted by 3 of the entry. */
-		.exit_qualification = access | rights << 3,
+		.exit_qualification = access | rights << 3 | EPT_VIOLATION_GVA_IS_VALID |
+				      (error_code & PFERR_GUEST_PAGE_MASK ? 0 :
+				       EPT_VIOLATION_GVA_TRANSLATED),
 	};
 }
 

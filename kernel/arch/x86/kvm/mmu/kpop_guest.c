@@ -89,7 +89,7 @@ bool kpop_guest_available(void)
 }
 
 /* Is this L1 kpop-only, so that falling back would help nobody? */
-static bool kpop_guest_only(void)
+bool kpop_guest_only(void)
 {
 	long features = kpop_guest_query(KPOP_QUERY_FEATURES);
 
@@ -236,8 +236,8 @@ bool kpop_guest_bound(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root)
  * keeps the root from being invalidated and then unloaded.
  *
  * Returns 0, -EAGAIN if the caller should try again, which includes L0's
- * refusal, as that has started a fallback, or -ENOLINK if the VM has to wait for
- * a policy.
+ * refusal, as that has started a fallback, or -ENOLINK if the VM has to wait, for
+ * a policy or for memory.
  */
 int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root)
 {
@@ -263,8 +263,8 @@ int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root)
 	b->token = INVALID_PAGE;
 	/* Do not enter the guest unbound; see kpop_guest_service(). */
 	kvm_make_request(KVM_REQ_KPOP_GUEST, vcpu);
-	if (ret == -ENOLINK)
-		return ret;
+	if (ret == -ENOLINK || (kpop_guest_no_memory(ret) && kpop_guest_only()))
+		return -ENOLINK;
 	if (ret != -EAGAIN)
 		kpop_guest_fail(vcpu->kvm, ret);
 	return -EAGAIN;

@@ -161,6 +161,14 @@ bool kpop_guest_bound(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
 int kpop_guest_bind(struct kvm_vcpu *vcpu, struct kvm_mmu_page *root);
 void kpop_guest_unserved(struct kvm_vcpu *vcpu);
 void kpop_guest_fail(struct kvm *kvm, long why);
+bool kpop_guest_only(void);
+
+/* L0 has no memory, or this L1's cap is reached: that may pass. */
+static inline bool kpop_guest_no_memory(long err)
+{
+	return err == -ENOMEM || err == -E2BIG;
+}
+
 unsigned long *kpop_guest_offered(const struct kvm_memory_slot *slot, int level);
 bool kpop_guest_any(const struct kvm_memory_slot *slot, gfn_t start, gfn_t end,
 		    int level);

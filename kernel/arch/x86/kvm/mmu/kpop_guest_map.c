@@ -3,8 +3,6 @@
  * KPOP on L1: faults of an L2, answered by offering a page to L0.  See
  * kpop_guest.c for the whole picture.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/kvm_para.h>
 
 #include "mmu.h"
@@ -237,6 +235,9 @@ static int kpop_guest_map_result(struct kvm_vcpu *vcpu, struct kvm_page_fault *f
 		kvm_mmu_prepare_memory_fault_exit(vcpu, fault);
 		return -EFAULT;
 	default:
+		/* There is no way back to KPOP: who has no other one waits. */
+		if (kpop_guest_no_memory(ret) && kpop_guest_only())
+			return -ENOMEM;
 		kpop_guest_fail(vcpu->kvm, ret);
 		return RET_PF_RETRY;
 	}

@@ -20,8 +20,6 @@
  * in kg->ring, and a MAP of a page that must be logged and is not is refused:
  * from then on L1 sees each first write itself.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/kvm_dirty_ring.h>
 #include <linux/kvm_para.h>
 

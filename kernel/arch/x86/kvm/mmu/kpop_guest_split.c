@@ -8,8 +8,6 @@
  * would have: a huge page whose bit is replaced by those of small pages comes
  * back as a huge one only when they are taken away.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/bitmap.h>
 
 #include "mmu.h"

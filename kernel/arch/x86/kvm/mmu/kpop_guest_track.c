@@ -13,8 +13,6 @@
  * a time into a cache.  What is in there is current enough for the first
  * question about a page within a jiffy; the second one is asked of L0 again.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/bitmap.h>
 #include <linux/jiffies.h>
 #include <linux/kvm_para.h>

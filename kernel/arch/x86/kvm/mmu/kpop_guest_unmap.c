@@ -3,8 +3,6 @@
  * KPOP on L1: which pages were offered to L0, and taking them away.  See
  * kpop_guest.c for the whole picture.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/bitmap.h>
 #include <linux/kvm_para.h>
 

@@ -3,8 +3,6 @@
  * KPOP in L0: the hypercalls.  Every argument is checked here, before a hook
  * hears of it; see uapi/asm/kvm_kpop.h for what they mean.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/sched/signal.h>
 
 #include "mmu.h"
@@ -86,6 +84,7 @@ static long kpop_hc_load(struct kvm_vcpu *vcpu, gpa_t holder, gpa_t token,
 			.vcpu_holder = holder,
 		},
 		.vcpu = vcpu,
+		.closes = READ_ONCE(kv->closes),
 	};
 	struct kpop_space *space;
 	int r;
@@ -223,7 +222,9 @@ static long kpop_map_batch(struct kvm_vcpu *vcpu, struct kpop_space *space,
 			run.l2_gfn += done;
 			run.l1_gfn += done;
 			run.npages -= done;
-		} while (!r && run.npages && done);
+			cond_resched();
+			/* What is not done of a run has no answer: no other signal. */
+		} while (!r && run.npages && done && !fatal_signal_pending(current));
 		if (r || run.npages) {
 			r = r ?: -EAGAIN;
 			break;

@@ -64,9 +64,13 @@ static int kpop_op_check(struct kpop_vm *kv, struct kvm_kpop_cmd *cmd)
 	struct kvm_kpop_check c = {};
 
 	if (cmd->op == KVM_KPOP_OP_PLANT)
-		return cmd->arg > KPOP_PLANT_RMAP ? -EINVAL : kpop_plant(kv, cmd->arg);
+		return !capable(CAP_SYS_RAWIO) ? -EPERM :
+		       cmd->arg > KPOP_PLANT_RMAP ? -EINVAL : kpop_plant(kv, cmd->arg);
 	if (cmd->arg)
 		return -EINVAL;
+	/* Host pages are looked up in the VMM's address space. */
+	if (current->mm != kv->kvm->mm)
+		return -EIO;
 	kpop_check(kv, &c);
 	return kpop_answer(cmd, &c, sizeof(c));
 }

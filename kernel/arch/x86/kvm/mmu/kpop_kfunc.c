@@ -58,7 +58,7 @@ static int kpop_kfunc_leave(struct kpop_call *c, int r)
 	if (r == -EINTR)
 		r = -EAGAIN;
 	if (r < 0)
-		c->err = r;
+		kpop_note_error(c, r);
 	return r;
 }
 
@@ -139,10 +139,7 @@ __bpf_kfunc int bpf_kpop_map(struct kpop_map_ctx *ctx, u64 offset, u64 npages,
 	r = kpop_do_map(k, offset, npages, rights, how);
 	srcu_read_unlock(&kvm->srcu, idx);
 
-	r = kpop_kfunc_leave(k->call, r);
-	if (r)
-		k->err = r;
-	return r;
+	return kpop_kfunc_leave(k->call, r);
 }
 
 /**

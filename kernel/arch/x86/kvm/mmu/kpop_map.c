@@ -5,13 +5,10 @@
  * struct kvm_page_fault is told both sides of a page: gfn, slot, pfn and
  * mmu_seq are L1's, kpop_l2_gfn and kpop_root say where in which table.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/sched/signal.h>
 
 #include "mmu.h"
 #include "kpop.h"
-#include "page_track.h"
 #include "tdp_mmu.h"
 #include "kpop_trace.h"
 
@@ -218,6 +215,9 @@ static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
 		if (slot && kvm_slot_dirty_track_enabled(slot) &&
 		    t->rights & KPOP_MAP_W)
 			return;
+		/* As would, where L1's buffer is in a logged slot, what tells L1. */
+		if (written && t->npages > 1 && vcpu->kvm->dirty_ring_size)
+			return;
 
 		struct kvm_page_fault fault = {
 			.addr = gfn_to_gpa(t->l2 + i),
@@ -291,12 +291,17 @@ static void kpop_recycle(struct kpop_vm *kv, const struct kpop_trans *t,
 	kv->kvm->stat.kpop_recycled++;
 }
 
-/* Caller holds mmu_lock and tree_lock. */
+/*
+ * Too many runs that lead to any page of a range, which is more than to one page
+ * where it is long.  Caller holds mmu_lock, and tree_lock unless for write.
+ */
 static bool kpop_crowded(struct kpop_vm *kv, const struct kpop_trans *t)
 {
 	gfn_t last = t->l1 + t->npages - 1;
 	struct kpop_run *run;
 	int n = 0;
+
+	lockdep_assert_held(&kv->kvm->mmu_lock);
 
 	for (run = kpop_rmap_first(kv, t->l1, last); run;
 	     run = kpop_rmap_next(run, t->l1, last))
@@ -320,6 +325,8 @@ static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
 	write_lock(&kv->tree_lock);
 	if (space->dead)
 		r = -ENOENT;
+	else if (kpop_trans_known(space, run))
+		r = 0;
 	else if (kpop_crowded(kv, t))
 		r = -EBUSY;
 	else if (kpop_trans_extend(space, run))
@@ -362,11 +369,14 @@ static int kpop_unmap_space(struct kpop_space *space, gfn_t l2, gfn_t end,
 	struct kvm *kvm = space->kv->kvm;
 	struct kpop_run *run;
 
+	lockdep_assert_held(&space->kv->lock);
+
 	while (l2 < end) {
 		gfn_t to = end;
 
-		/* The cap must not stand in the way of what frees memory. */
-		kpop_spare_fill(space->kv, spare);
+		/* Neither cap nor memcg may stand in the way of what frees memory. */
+		kpop_spare_fill(space->kv, spare,
+				GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN);
 
 		write_lock(&kvm->mmu_lock);
 		run = kpop_trans_first(space, l2, end);
@@ -374,7 +384,7 @@ static int kpop_unmap_space(struct kpop_space *space, gfn_t l2, gfn_t end,
 			l2 = max(l2, run->l2);
 			to = min(end, l2 + KPOP_UNMAP_STEP);
 			run = kpop_trans_first(space, to - 1, to);
-			if (run && kpop_run_l2_end(run) > to && !spare->nr)
+			if (run && run->l2 < l2 && kpop_run_l2_end(run) > to && !spare->nr)
 				to = kpop_unmap_tail(run, l2, spare);
 			else
 				kpop_take_away(space, l2, to, spare);
@@ -398,6 +408,8 @@ static int kpop_insert(struct kpop_space *space, const struct kpop_trans *t,
 {
 	struct kpop_vm *kv = space->kv;
 	int n;
+
+	lockdep_assert_held_write(&kv->kvm->mmu_lock);
 
 	if (space->dead)
 		return -ENOENT;
@@ -441,7 +453,7 @@ static int kpop_replace(struct kpop_space *space, const struct kpop_trans *t,
 	}
 
 	do {
-		r = kpop_spare_fill(kv, spare);
+		r = kpop_spare_fill(kv, spare, GFP_KERNEL_ACCOUNT);
 		if (r)
 			break;
 		write_lock(&kv->kvm->mmu_lock);
@@ -472,6 +484,7 @@ static bool kpop_siblings_differ(struct kpop_space *space,
 	list_for_each_entry(other, &kv->spaces, link) {
 		if (other == space || !kpop_siblings(other, space))
 			continue;
+		/* mmu_lock is for those that take a translation away. */
 		read_lock(&kv->tree_lock);
 		differ |= kpop_trans_conflicts(other, t);
 		read_unlock(&kv->tree_lock);
@@ -502,12 +515,13 @@ static int kpop_wait_replaced(struct kpop_space *space)
  * kpop_do_map - record a part of the offered run, and install it
  * @k: the MAP in progress
  * @offset: first page of it, counted from the start of the offer
- * @npages: how many
+ * @npages: how many, no more than are left of it
  * @rights: a subset of the offer's, with KPOP_MAP_R
  * @how: enum kpop_map_how
  *
- * Context: vCPU thread in the map hook, kvm->srcu held, may sleep.
- * Return: 0, -EINVAL, -ENOENT (the space died), -E2BIG, -ENOMEM, -EINTR.
+ * Context: vCPU thread in the map hook, kvm->srcu held, may sleep; the kfunc has
+ * checked the arguments.
+ * Return: 0, -ENOENT (the space died), -E2BIG, -ENOMEM, -EINTR.
  */
 int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 		u32 how)
@@ -517,10 +531,10 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 	struct kpop_trans t, run;
 	int r;
 
-	if (!npages || offset >= k->ctx.npages ||
-	    npages > k->ctx.npages - offset || !(rights & KPOP_MAP_R) ||
-	    rights & ~k->ctx.rights || how > KPOP_HOW_EAGER)
-		return -EINVAL;
+	/* A hook may call this for each page of a long offer. */
+	if (signal_pending(current))
+		return -EINTR;
+	cond_resched();
 
 	t = (struct kpop_trans) {
 		.l2 = k->ctx.l2_gfn + offset,
@@ -535,7 +549,7 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 	if (!kpop_siblings_differ(k->space, &t)) {
 		r = kpop_add(k->space, &t, &run, &spare);
 		if (r == -ENOSPC)
-			r = kpop_spare_fill(kv, &spare) ?:
+			r = kpop_spare_fill(kv, &spare, GFP_KERNEL_ACCOUNT) ?:
 			    kpop_add(k->space, &t, &run, &spare);
 	}
 	if (r == -EBUSY)
@@ -569,8 +583,7 @@ int kpop_do_load(struct kpop_load_kern *k)
 	struct kpop_vm *kv = kpop_vm(k->vcpu->kvm);
 	int r;
 
-	r = kpop_bind(kv, k->ctx.vcpu_holder, k->ctx.token, k->ctx.kvm_id,
-		      k->ctx.as_id);
+	r = kpop_bind(kv, k);
 	if (!r) {
 		k->done = true;
 		kv->kvm->stat.kpop_loads++;

@@ -6,8 +6,6 @@
  * at which they are mapped.  Only SPTEs go here: the translation is L1's word
  * and stays, so that the next touch of L2 is solved in L0.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include "mmu.h"
 #include "kpop.h"
 #include "tdp_mmu.h"

@@ -13,8 +13,6 @@
  * is dead: its root stays empty, each access of L2 is a fault that L1 gets, and
  * L1's next entry is refused.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include "mmu.h"
 #include "x86.h"
 #include "kpop.h"

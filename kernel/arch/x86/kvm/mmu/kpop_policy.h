@@ -100,7 +100,7 @@ struct kpop_policy {
  * @in_kfunc: in a kfunc: the core's time, not the hook's
  * @used: the hook's CPU time at the last look, under kpop_hook_cpu.lock
  * @metered: what of it counts, see kpop_meter(); under kpop_hook_cpu.lock
- * @err: the last error that a kfunc got from the core
+ * @errors: the errors that its kfuncs got from the core, a bit each
  */
 struct kpop_call {
 	struct list_head node;
@@ -116,8 +116,19 @@ struct kpop_call {
 	u64 used;
 	u64 metered;
 	bool in_kfunc;
-	int err;
+	u64 errors;
 };
+
+/* The core's errors are of errno-base.h, below 64. */
+static inline void kpop_note_error(struct kpop_call *c, int err)
+{
+	c->errors |= BIT_ULL(-err & 63);
+}
+
+static inline bool kpop_had_error(const struct kpop_call *c, int err)
+{
+	return err < 0 && err > -64 && c->errors & BIT_ULL(-err);
+}
 
 /* Hook calls that began on one CPU: in progress, and counted. */
 struct kpop_hook_cpu {

@@ -23,7 +23,7 @@ static inline bool kpop_is_hypercall(unsigned long nr)
 }
 
 #ifdef CONFIG_KVM_KPOP
-int kpop_module_init(void);
+void kpop_module_init(void);
 void kpop_module_exit(void);
 void kpop_init_vm(struct kvm *kvm);
 void kpop_pre_destroy_vm(struct kvm *kvm);
@@ -90,7 +90,7 @@ static inline void kpop_run_end(struct kvm_vcpu *vcpu)
 	vcpu->arch.kpop_in_run = false;
 }
 #else
-static inline int kpop_module_init(void) { return 0; }
+static inline void kpop_module_init(void) { }
 static inline void kpop_module_exit(void) { }
 static inline void kpop_init_vm(struct kvm *kvm) { }
 static inline void kpop_pre_destroy_vm(struct kvm *kvm) { }

@@ -7,11 +7,8 @@
  * UNLOAD of the root, or until something voids it (a write to the token, the
  * end of SVM / VMX operation, a detach).  Bindings come and go meanwhile.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include "mmu.h"
 #include "kpop.h"
-#include "page_track.h"
 #include "tdp_mmu.h"
 #include "kpop_trace.h"
 
@@ -326,20 +323,21 @@ static int kpop_protect_token(struct kpop_vm *kv, gpa_t token)
 }
 
 /* Find or make; returns with a reference, *made tells which. */
-static struct kpop_space *kpop_make_space(struct kpop_vm *kv, gpa_t token,
-					  u32 kvm_id, u32 as_id, bool *made)
+static struct kpop_space *kpop_make_space(struct kpop_vm *kv,
+					  const struct kpop_load_kern *k, bool *made)
 {
+	const struct kpop_load_ctx *ctx = &k->ctx;
 	struct kpop_space *space;
 
 	mutex_lock(&kv->lock);
 	*made = false;
-	space = kpop_lookup_space(kv, token);
-	if (kv->closed || kv->dropping) {
+	space = kpop_lookup_space(kv, ctx->token);
+	if (kv->closed || kv->dropping || kv->closes != k->closes) {
 		space = ERR_PTR(-EAGAIN);
 	} else if (!space) {
-		space = kpop_alloc_space(kv, token, kvm_id, as_id);
+		space = kpop_alloc_space(kv, ctx->token, ctx->kvm_id, ctx->as_id);
 		*made = !IS_ERR(space);
-	} else if (space->kvm_id != kvm_id || space->as_id != as_id) {
+	} else if (!kpop_space_is(space, ctx->kvm_id, ctx->as_id)) {
 		space = ERR_PTR(-EBUSY);
 	}
 	if (!IS_ERR(space))
@@ -351,32 +349,30 @@ static struct kpop_space *kpop_make_space(struct kpop_vm *kv, gpa_t token,
 /**
  * kpop_bind - what LOAD does: bind a holder to the space of a token
  * @kv: the L1 VM
- * @holder: GPA of vmcb12 / vmcs12
- * @token: GPA of L1's root page, all zero
- * @kvm_id: L1's number of the L2 VM
- * @as_id: below KPOP_NR_AS_IDS
+ * @k: the LOAD in progress, its arguments checked; L1's root page is all zero
  *
  * Context: vCPU thread with kvm->srcu held; no other lock.
  * Return: 0, -EBUSY, -EAGAIN, -EFAULT, -E2BIG or -ENOMEM; then nothing changed.
  */
-int kpop_bind(struct kpop_vm *kv, gpa_t holder, gpa_t token, u32 kvm_id, u32 as_id)
+int kpop_bind(struct kpop_vm *kv, const struct kpop_load_kern *k)
 {
 	struct kpop_guest_mmu *gmmu;
 	struct kpop_space *space;
 	bool made;
 	int r = 0;
 
-	space = kpop_make_space(kv, token, kvm_id, as_id, &made);
+	space = kpop_make_space(kv, k, &made);
 	if (IS_ERR(space))
 		return PTR_ERR(space);
 
 	if (made)
-		r = kpop_protect_token(kv, token);
+		r = kpop_protect_token(kv, k->ctx.token);
 
 	if (!r) {
 		mutex_lock(&kv->lock);
-		gmmu = space->listed ? kpop_alloc_guest_mmu(kv, holder, space) :
-				       ERR_PTR(-EAGAIN);
+		gmmu = space->listed ?
+		       kpop_alloc_guest_mmu(kv, k->ctx.vcpu_holder, space) :
+		       ERR_PTR(-EAGAIN);
 		r = PTR_ERR_OR_ZERO(gmmu);
 		mutex_unlock(&kv->lock);
 	}
@@ -483,7 +479,7 @@ void kpop_drop_space(struct kpop_space *space)
 	 * mappings for gone.
 	 */
 	write_lock(&kvm->mmu_lock);
-	space->dead = true;
+	WRITE_ONCE(space->dead, true);
 	root = space->root;
 	if (root && !kvm_tdp_mmu_get_root(root))
 		root = NULL;

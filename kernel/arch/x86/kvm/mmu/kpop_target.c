@@ -214,7 +214,7 @@ void kpop_detach_locked(struct kpop_target *t)
 {
 	lockdep_assert_held(&t->lock);
 
-	kpop_policy_locked(t)->dead = true;
+	WRITE_ONCE(kpop_policy_locked(t)->dead, true);
 	t->next = NULL;
 	t->link = NULL;
 	kpop_set_state(t, KPOP_STATE_DETACHING);

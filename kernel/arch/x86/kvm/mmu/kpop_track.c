@@ -13,10 +13,6 @@
  * If L0 loses a log (detach, migration of L1, RESET) L1 learns it by -ENOENT
  * and takes all that it offered writable for dirty.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
-#include <linux/sched/signal.h>
-
 #include "mmu.h"
 #include "kpop.h"
 #include "tdp_mmu.h"
@@ -31,6 +27,9 @@ static u64 kpop_log_bytes(u64 npages)
 struct kpop_log *kpop_log_find(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2)
 {
 	struct kpop_log *log;
+
+	lockdep_assert(lockdep_is_held(&kv->lock) ||
+		       lockdep_is_held(&kv->kvm->mmu_lock));
 
 	list_for_each_entry(log, &kv->logs, link)
 		if (log->kvm_id == kvm_id && log->as_id == as_id &&
@@ -136,6 +135,8 @@ static void kpop_log_free(struct kpop_vm *kv, struct kpop_log *log)
 /* Take a log out of use.  Caller holds kv->lock. */
 static void kpop_log_drop(struct kpop_vm *kv, struct kpop_log *log)
 {
+	lockdep_assert_held(&kv->lock);
+
 	write_lock(&kv->kvm->mmu_lock);
 	list_del(&log->link);
 	write_unlock(&kv->kvm->mmu_lock);
@@ -170,11 +171,6 @@ void kpop_log_drop_buffered(struct kpop_vm *kv, const struct kpop_buffer *buf)
 			kpop_log_drop(kv, log);
 }
 
-static bool kpop_space_is(const struct kpop_space *space, u32 kvm_id, u32 as_id)
-{
-	return space->kvm_id == kvm_id && space->as_id == as_id;
-}
-
 /*
  * What is mapped writable in a range must fault for the next write.  Also an
  * invalid root may be in use still.  Caller holds kv->lock, by which the space
@@ -184,6 +180,8 @@ static void kpop_protect_range(struct kpop_space *space, gfn_t l2, gfn_t l2_end)
 {
 	struct kvm *kvm = space->kv->kvm;
 	struct kvm_mmu_page *root;
+
+	lockdep_assert_held(&space->kv->lock);
 
 	read_lock(&kvm->mmu_lock);
 	root = kpop_get_root(space);
@@ -202,7 +200,8 @@ static struct kpop_log *kpop_log_alloc(struct kpop_vm *kv, u32 kvm_id, u32 as_id
 
 	if (kpop_charge(kv, bytes))
 		return ERR_PTR(-E2BIG);
-	log = kvzalloc(bytes, GFP_KERNEL_ACCOUNT);
+	/* L1 decides how many and how large: it must not fill the host's log. */
+	log = kvzalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!log) {
 		kpop_uncharge(kv, bytes);
 		return ERR_PTR(-ENOMEM);
@@ -214,10 +213,21 @@ static struct kpop_log *kpop_log_alloc(struct kpop_vm *kv, u32 kvm_id, u32 as_id
 	return log;
 }
 
+/* The log that was started with this range, or NULL; kv->lock is held. */
+static struct kpop_log *kpop_log_of_range(struct kpop_vm *kv, u32 kvm_id, u32 as_id,
+					  gfn_t l2, u64 npages)
+{
+	struct kpop_log *log = kpop_log_find(kv, kvm_id, as_id, l2);
+
+	return log && log->l2 == l2 && log->npages == npages ? log : NULL;
+}
+
 /* Caller holds kv->lock.  Return: 0, -EALREADY, -EBUSY or -E2BIG. */
 static int kpop_log_may_add(struct kpop_vm *kv, const struct kpop_log *new)
 {
 	struct kpop_log *log;
+
+	lockdep_assert_held(&kv->lock);
 
 	list_for_each_entry(log, &kv->logs, link) {
 		if (log->kvm_id != new->kvm_id || log->as_id != new->as_id)
@@ -244,8 +254,8 @@ static int kpop_log_may_add(struct kpop_vm *kv, const struct kpop_log *new)
  *
  * Context: vCPU thread, kvm->srcu held, may sleep.
  * Return: 0, also if that very range is logged already; -EBUSY (it overlaps
- * another one of that L2 VM and as_id), -ENOENT (it has no buffer), -E2BIG,
- * -ENOMEM; -EINTR: a signal is pending, call again.
+ * another one of that L2 VM and as_id), -ENOENT (it has no buffer), -EAGAIN (the
+ * policy goes), -E2BIG, -ENOMEM; -EINTR: a signal is pending, call again.
  */
 int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages,
 		   bool buffered)
@@ -255,12 +265,15 @@ int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npag
 	bool there;
 	int r;
 
-	/* What is there already must not fail for want of memory. */
+	/*
+	 * What is there already must not fail for want of memory.  A buffer that
+	 * a log has is the L2 VM's.
+	 */
 	mutex_lock(&kv->lock);
-	log = kpop_log_find(kv, kvm_id, as_id, l2);
-	there = log && log->l2 == l2 && log->npages == npages && !log->buffer;
+	log = kpop_log_of_range(kv, kvm_id, as_id, l2, npages);
+	there = log && !!log->buffer == buffered;
 	mutex_unlock(&kv->lock);
-	if (there && !buffered)
+	if (there)
 		return kpop_wait_walks(kv);
 
 	log = kpop_log_alloc(kv, kvm_id, as_id, l2, npages);
@@ -270,7 +283,12 @@ int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npag
 	mutex_lock(&kv->lock);
 	if (buffered)
 		log->buffer = kpop_buffer_get(kv, kvm_id);
-	r = buffered && !log->buffer ? -ENOENT : kpop_log_may_add(kv, log);
+	if (kv->closed || kv->dropping)
+		r = -EAGAIN;
+	else if (buffered && !log->buffer)
+		r = -ENOENT;
+	else
+		r = kpop_log_may_add(kv, log);
 	if (r) {
 		mutex_unlock(&kv->lock);
 		kpop_log_free(kv, log);
@@ -305,16 +323,13 @@ int kpop_log_start(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npag
 int kpop_log_stop(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npages)
 {
 	struct kpop_log *log;
-	int r = -ENOENT;
 
 	mutex_lock(&kv->lock);
-	log = kpop_log_find(kv, kvm_id, as_id, l2);
-	if (log && log->l2 == l2 && log->npages == npages) {
+	log = kpop_log_of_range(kv, kvm_id, as_id, l2, npages);
+	if (log)
 		kpop_log_drop(kv, log);
-		r = 0;
-	}
 	mutex_unlock(&kv->lock);
-	return r;
+	return log ? 0 : -ENOENT;
 }
 
 /* Take W from the pages of @mask, from @l2 on, in all spaces; mmu_lock for write. */
@@ -322,6 +337,9 @@ void kpop_protect_mask(struct kpop_vm *kv, const struct kpop_log *log, gfn_t l2,
 		       unsigned long mask)
 {
 	struct kpop_space *space;
+
+	lockdep_assert_held(&kv->lock);
+	lockdep_assert_held_write(&kv->kvm->mmu_lock);
 
 	list_for_each_entry(space, &kv->spaces, link)
 		if (space->root && kpop_space_is(space, log->kvm_id, log->as_id))

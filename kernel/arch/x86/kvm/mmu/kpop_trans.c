@@ -7,8 +7,6 @@
  * spare, which the caller brings along.  A translation covers every SPTE of
  * its space at any time: it is there before the SPTE, and goes after it.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include "mmu.h"
 #include "kpop.h"
 #include "tdp_mmu.h"
@@ -39,11 +37,12 @@ static void kpop_free_run(struct kpop_vm *kv, struct kpop_run *run)
  * kpop_spare_fill - bring along what one insert or punch may need
  * @kv: the VM that is charged
  * @spare: zeroed before its first use
+ * @gfp: of the allocations
  *
  * Context: may sleep.
  * Return: 0, -E2BIG (the cap) or -ENOMEM.
  */
-int kpop_spare_fill(struct kpop_vm *kv, struct kpop_spare *spare)
+int kpop_spare_fill(struct kpop_vm *kv, struct kpop_spare *spare, gfp_t gfp)
 {
 	int r;
 
@@ -53,7 +52,7 @@ int kpop_spare_fill(struct kpop_vm *kv, struct kpop_spare *spare)
 		r = kpop_charge(kv, sizeof(*run));
 		if (r)
 			return r;
-		run = kmem_cache_alloc(kpop_run_cache, GFP_KERNEL_ACCOUNT);
+		run = kmem_cache_alloc(kpop_run_cache, gfp);
 		if (!run) {
 			kpop_uncharge(kv, sizeof(*run));
 			return -ENOMEM;
@@ -69,11 +68,20 @@ void kpop_spare_drop(struct kpop_vm *kv, struct kpop_spare *spare)
 		kpop_free_run(kv, spare->run[--spare->nr]);
 }
 
-/* First run of a space that ends behind @l2.  Caller holds tree_lock. */
+/* Who looks at the trees. */
+static void kpop_assert_trees(struct kpop_vm *kv)
+{
+	lockdep_assert(lockdep_is_held(&kv->tree_lock) ||
+		       lockdep_is_held_type(&kv->kvm->mmu_lock, 0));
+}
+
+/* First run of a space that ends behind @l2. */
 static struct kpop_run *kpop_run_from(struct kpop_space *space, gfn_t l2)
 {
 	struct rb_node *node = space->runs.rb_node;
 	struct kpop_run *found = NULL;
+
+	kpop_assert_trees(space->kv);
 
 	while (node) {
 		struct kpop_run *run = rb_entry(node, struct kpop_run, l2_rb);
@@ -143,7 +151,8 @@ bool kpop_trans_lookup(struct kpop_space *space, gfn_t l2, struct kpop_trans *t)
 
 /**
  * kpop_trans_conflicts - would this translation take something away?
- * @space: the space; the caller holds mmu_lock and kv->tree_lock
+ * @space: the space; the caller holds kv->tree_lock, and mmu_lock if what it
+ *	learns is to last
  * @t: the translation to be inserted
  *
  * Return: true if an L2 gfn of it leads to another L1 gfn now, or loses a
@@ -153,6 +162,8 @@ bool kpop_trans_conflicts(struct kpop_space *space, const struct kpop_trans *t)
 {
 	gfn_t end = t->l2 + t->npages;
 	struct kpop_run *run;
+
+	lockdep_assert_held(&space->kv->tree_lock);
 
 	for (run = kpop_trans_first(space, t->l2, end); run && run->l2 < end;
 	     run = kpop_run_next(run))
@@ -293,6 +304,27 @@ static void kpop_run_merge(struct kpop_space *space, struct kpop_run *run)
 }
 
 /**
+ * kpop_trans_known - is just this translation there?
+ * @space: the space; the caller holds kv->tree_lock
+ * @t: what it is; if so, the whole run
+ *
+ * What is there must not fail for want of memory.
+ */
+bool kpop_trans_known(struct kpop_space *space, struct kpop_trans *t)
+{
+	struct kpop_run *run = kpop_trans_first(space, t->l2, t->l2 + 1);
+
+	lockdep_assert_held(&space->kv->tree_lock);
+
+	if (!run || run->l1 - run->l2 != t->l1 - t->l2 || run->rights != t->rights ||
+	    kpop_run_l2_end(run) < t->l2 + t->npages)
+		return false;
+
+	kpop_run_value(space, run, t);
+	return true;
+}
+
+/**
  * kpop_trans_extend - add a translation to the run that ends where it begins
  * @space: a live space
  * @t: what it is; on success the whole run
@@ -329,7 +361,7 @@ bool kpop_trans_extend(struct kpop_space *space, struct kpop_trans *t)
 /**
  * kpop_trans_insert - add a translation
  * @space: a live space
- * @t: what it is; must not conflict, see kpop_trans_conflicts()
+ * @t: what it is; not known, must not conflict, see kpop_trans_conflicts()
  * @spare: filled; up to two are used
  *
  * Context: mmu_lock held, kv->tree_lock held for write.
@@ -343,12 +375,7 @@ void kpop_trans_insert(struct kpop_space *space, const struct kpop_trans *t,
 	lockdep_assert_held(&kv->kvm->mmu_lock);
 	lockdep_assert_held_write(&kv->tree_lock);
 
-	run = kpop_trans_first(space, t->l2, t->l2 + 1);
-	if (run && run->rights == t->rights &&
-	    kpop_run_l2_end(run) >= t->l2 + t->npages)
-		return;
-
-	/* The rest has the same target and fewer rights: no SPTE is wrong. */
+	/* What is there has the same target and fewer rights: no SPTE is wrong. */
 	__kpop_trans_punch(space, t->l2, t->l2 + t->npages, spare);
 
 	run = spare->run[--spare->nr];
@@ -427,6 +454,8 @@ int kpop_trans_toggle_rmap(struct kpop_space *space)
  */
 struct kpop_run *kpop_rmap_first(struct kpop_vm *kv, gfn_t l1, gfn_t l1_last)
 {
+	kpop_assert_trees(kv);
+
 	return kpop_rmap_tree_iter_first(&kv->rmap, l1, l1_last);
 }
 

@@ -19,24 +19,36 @@ static bool __read_mostly kpop_host = true;
 module_param(kpop_host, bool, 0444);
 MODULE_PARM_DESC(kpop_host, "offer KPOP to VMs that run KVM themselves");
 
+static bool __ro_after_init kpop_ready;
+
 static atomic64_t kpop_next_vm_id = ATOMIC64_INIT(0);
 
-int kpop_module_init(void)
+/* Without memory or BTF KVM works as ever, and offers no KPOP. */
+void kpop_module_init(void)
 {
 	int r;
 
 	r = kpop_trans_init();
 	if (r)
-		return r;
+		goto err;
 
 	r = kpop_policy_module_init();
-	if (r)
+	if (r) {
 		kpop_trans_exit();
-	return r;
+		goto err;
+	}
+
+	kpop_ready = true;
+	return;
+err:
+	pr_warn("KPOP is not offered to VMs: error %d\n", r);
 }
 
 void kpop_module_exit(void)
 {
+	if (!kpop_ready)
+		return;
+
 	kpop_policy_module_exit();
 	kpop_trans_exit();
 }
@@ -56,7 +68,7 @@ static bool kpop_on_hyperv(void)
  */
 static bool kpop_offered(struct kvm *kvm)
 {
-	return kpop_host && tdp_mmu_enabled &&
+	return kpop_ready && kpop_host && tdp_mmu_enabled &&
 	       kvm->arch.vm_type == KVM_X86_DEFAULT_VM &&
 	       !kpop_on_hyperv() &&
 	       !kpop_guest_available();
@@ -247,6 +259,7 @@ void kpop_close(struct kpop_vm *kv)
 {
 	mutex_lock(&kv->lock);
 	kv->closed = true;
+	WRITE_ONCE(kv->closes, kv->closes + 1);
 	mutex_unlock(&kv->lock);
 
 	kpop_drop_all(kv);
