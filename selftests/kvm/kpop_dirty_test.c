@@ -106,9 +106,10 @@ static void test_table(struct l2 *l2, u64 table)
 
 	G_EXPECT(kpop_map(TOKEN, KPOP_MAP_RWX, table, pool_gfn(TABLE_AT), 1), 1,
 		 "MAP of a copy of L2's page table in its place");
+	/* Before the log, as a read that faults may be logged. */
+	G_CHECK((*entry & PTE_PRESENT_MASK) && !(*entry & PTE_AD), "its entry, before: 0x%lx", *entry);
 	GUEST_SYNC1(STAGE_LOG_ON);
 	memset(expected, 0, sizeof(expected));
-	G_CHECK((*entry & PTE_PRESENT_MASK) && !(*entry & PTE_AD), "its entry, before: 0x%lx", *entry);
 	G_EXPECT(l2_call(l2, fep_write, l2_gva(9), 0xadad), L2_EXIT_CALL, "a write that L0 emulates");
 	G_EXPECT(*pool_ptr(9), 0xadad, "what is written");
 	G_EXPECT(*entry & PTE_AD, PTE_AD, "the bits that L0 has set");
