@@ -38,7 +38,7 @@ for log in 0 1 2; do
 done
 
 # A cap that no LOAD fits in, and one that leaves nothing for a MAP: L2 waits, and goes on when there is room.
-for cap in 4096 9400; do
+for cap in 4096 18000; do
 	out=$(kpopctl set --name l1 --cap $cap 2>&1) || fail "$out"
 	attach
 	try seconds=12 >$RUN/retry 2>&1 &
@@ -47,7 +47,8 @@ for cap in 4096 9400; do
 	out=$(kpopctl set --name l1 --cap 0 2>&1) || fail "$out"
 	wait $l2 || fail "cap $cap, kpop-only on: L2: $(cat $RUN/retry)"
 	grep -q 'on KPOP: 1' $RUN/retry || fail "cap $cap: L2 is not on KPOP: $(cat $RUN/retry)"
-	echo "ok - cap $cap, kpop-only on: $(grep reason $RUN/retry)"
+	[ $cap = 4096 ] || grep -q 'ENOMEM: [1-9]' $RUN/retry || fail "cap $cap: no MAP was refused: $(cat $RUN/retry)"
+	echo "ok - cap $cap, kpop-only on: $(grep -e reason -e ENOMEM $RUN/retry | tr '\n' ' ')"
 	detach
 done
 

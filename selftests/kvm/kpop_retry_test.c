@@ -18,7 +18,7 @@
 
 enum { V_ROUNDS, V_WRONG = MAX_CPUS };
 
-static volatile u64 refused[MAX_CPUS], reason;
+static volatile u64 refused[MAX_CPUS], no_memory, reason;
 static bool never;
 
 static void guest_main(u64 cpu, struct l1_shared *sh)
@@ -123,7 +123,10 @@ static void *run(void *arg)
 		}
 		if (!err && vcpu->run->exit_reason != KVM_EXIT_FAIL_ENTRY)
 			break;
-		reason = err ? -errno : vcpu->run->fail_entry.hardware_entry_failure_reason;
+		if (err)
+			__atomic_add_fetch(&no_memory, 1, __ATOMIC_RELAXED);
+		else
+			reason = vcpu->run->fail_entry.hardware_entry_failure_reason;
 		refused[r->cpu]++;
 		if (never && r->t->sh->stop)
 			return NULL;
@@ -176,6 +179,7 @@ int main(int argc, char **argv)
 	fallbacks = vm_get_stat(t->vm, "kpop_guest_fallbacks");
 	kst_check(fallbacks == kst_param(argc, argv, "fallbacks", 0),
 		  "%" PRIu64 " fallbacks (the last reason: %" PRId64 ")", fallbacks, (s64)reason);
+	printf("# ENOMEM: %" PRIu64 "\n", no_memory);
 	printf("# on KPOP: %" PRIu64 "\n", vm_get_stat(t->vm, "kpop_guest_active"));
 	tvm_free(t);
 	return kst_end();
