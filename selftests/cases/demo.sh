@@ -56,7 +56,7 @@ measure() {
 	local kind=$1 pf active maps bytes out meta l1meta
 	snap a
 	T=300 l1 "BOOT_SECONDS=290 l2_start" || { SUM=; return 1; }
-	out=$(T=600 l1 "T=600 l2 'memtest $MIB 3'")
+	out=$(T=260 l1 "T=240 l2 'memtest $MIB 3'")
 	echo "$out"
 	SUM=$(echo "$out" | sed -n 's/.*checksum //p')
 	snap b

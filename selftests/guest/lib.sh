@@ -137,16 +137,26 @@ vm_start() {
 	[ "$BOOT_SECONDS" = 0 ] || vm_ready $name
 }
 
-# What a VM that does not answer is at: CPU time of QEMU's threads (1/100 s), its vCPUs, its interrupts, and the time here.
+# What a VM that does not answer is at, twice: the time here, CPU time of QEMU's threads (1/100 s), KVM's counters that
+# are not 0, its vCPUs, its interrupts. What does not change between the two has stopped.
 vm_where() {
-	local t pid=$(vm_pid $1)
+	local t f i=0 pid=$(vm_pid $1)
 	[ -d /proc/$pid/task ] || return
-	for t in /proc/$pid/task/*; do
-		awk '{ print $2, "user", $14, "system", $15 }' $t/stat
+	while [ $i -lt 2 ]; do
+		[ $i = 0 ] || sleep 2
+		echo "where $1 is: uptime $(cat /proc/uptime)"
+		for t in /proc/$pid/task/*; do
+			awk '{ printf "%s user %s system %s; ", $2, $14, $15 }' $t/stat
+		done
+		for f in exits irq_exits halt_exits irq_injections nested_run pf_taken pf_spurious kpop_faults_direct \
+			kpop_faults_reflected kpop_maps kpop_guest_maps kpop_guest_fallbacks; do
+			echo -n "$f $(kvm_stat $pid $f) "
+		done
+		echo
+		mon $1 "info registers -a" | grep -E '^CPU#|^RIP|^CR0'
+		mon $1 "info lapic 0" | grep -E 'LVTT|ISR|IRR|Timer'
+		i=$((i + 1))
 	done
-	mon $1 "info registers -a" | grep -E '^CPU#|^RIP'
-	mon $1 "info lapic 0" | grep -E 'LVTT|ISR|IRR|Timer'
-	cat /proc/uptime
 }
 
 # Wait until the agent answers.
@@ -163,9 +173,11 @@ vm_ready() {
 mon() { vagent ask $RUN/$1.mon "$2"; }
 
 vm_run() { # NAME CMD...
-	local name=$1
+	local name=$1 status=0
 	shift
-	vagent run -t $((${T:-120} * SLOW)) $RUN/$name.agent "export KPOP_SLOW=$SLOW; [ -e /kpop/lib.sh ] && . /kpop/lib.sh; $*"
+	vagent run -t $((${T:-120} * SLOW)) $RUN/$name.agent "export KPOP_SLOW=$SLOW; [ -e /kpop/lib.sh ] && . /kpop/lib.sh; $*" || status=$?
+	[ $status != 124 ] || vm_where $name >&2
+	return $status
 }
 
 vm_kill() {

@@ -26,7 +26,7 @@ image=$REPO/build/image/${flavour/#l1debug/debug}.img
 
 mkdir -p "$out"
 cd "$out"
-rm -f monitor.sock verdict data l?.log status
+rm -f monitor.sock verdict data l?.log status where.log
 : >verdict; : >data; : >l0.log; : >l1.log; : >l2.log
 ports=()
 for p in verdict data log1 log2; do
@@ -41,7 +41,7 @@ cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=0 panic=-1"
 # In 6.12 KASAN takes an interrupt in the moment when identify_cpu() has forgotten LA57 for a wild access.
 [ "$flavour" != debug ] || cmdline+=" no5lvl"
 [ "$flavour" != l1debug ] || cmdline+=" kpop.l1kernel=bzImage-debug"
-cmdline+=" rcupdate.rcu_cpu_stall_timeout=60 loglevel=5 tsc=reliable no_timer_check"
+cmdline+=" unknown_nmi_panic rcupdate.rcu_cpu_stall_timeout=60 loglevel=5 tsc=reliable no_timer_check"
 qemu=(${L0_QEMU:-qemu-system-x86_64} -name kpop-l0 -machine q35,sata=off,smbus=off,i8042=off,vmport=off -accel "$accel" -cpu "$cpu" -smp "${L0_SMP:-2}" -m "${L0_MEM:-5G}"
 	-monitor unix:monitor.sock,server=on,wait=off -nodefaults -no-user-config -no-reboot -display none -kernel "$kernel" -append "$cmdline ${L0_CMDLINE:-}"
 	-drive "file=$image,format=raw,readonly=on,if=none,id=root" -device virtio-blk-pci,drive=root

@@ -21,6 +21,22 @@ watch_l0() {
 	done
 	show_verdicts
 	echo "$status" >status
+	[ "$status" = done ] || [ "$status" = died ] || where_l0 >where.log 2>&1
+}
+
+# What an L0 that is given up is at, before it is killed: its CPUs twice, then an NMI, to which its kernel answers with the
+# call trace of what it runs (unknown_nmi_panic; boot.sh). Bochs has no monitor.
+where_l0() {
+	local ask="timeout 20 $REPO/build/guest/vagent ask monitor.sock"
+	[ -S monitor.sock ] || return 0
+	for _ in 1 2; do
+		$ask "info registers -a" | grep -E '^CPU#|^R|^CR|^EFER' || true
+		$ask "info lapic" | grep -E 'LVTT|ISR|IRR|Timer' || true
+		$ask "info pic" || true
+		sleep 3
+	done
+	$ask nmi || true
+	sleep 5
 }
 
 show_verdicts() {

@@ -206,7 +206,11 @@ struct kpop_map_run {
 #define KVM_KPOP_OP_SPACES	1	/* array of struct kvm_kpop_space_info */
 #define KVM_KPOP_OP_SET_CAP	2	/* arg: bytes, 0 is the default */
 #define KVM_KPOP_OP_SET_ONLY	3	/* arg: 0 or 1, kpop-only */
-/* Only on a kernel with CONFIG_KVM_PROVE_MMU, for tests; else -EOPNOTSUPP. */
+/*
+ * Only on a kernel with CONFIG_KVM_PROVE_MMU, for tests; else -EOPNOTSUPP.  CHECK
+ * looks pages up in the VMM's memory: -EIO to another process.  PLANT takes
+ * CAP_SYS_RAWIO (-EPERM).
+ */
 #define KVM_KPOP_OP_CHECK	4	/* struct kvm_kpop_check */
 #define KVM_KPOP_OP_PLANT	5	/* arg: KPOP_PLANT_*: break a table, or mend it */
 
