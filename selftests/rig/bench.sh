@@ -26,7 +26,7 @@ one() { # KIND-WHERE
 		echo "$case" >"$dir/expected"
 		"$rig/boot.sh" plain "$dir" "$dir/job" "${BENCH_LIMIT:-2400}" >"$dir/boot.out" 2>&1 || true
 		case $(cat "$dir/status") in
-		stuck | timeout)
+		stuck | hung | timeout)
 			echo "  HANG: $case, try $try, after $((SECONDS - start)) s: $(cat "$dir/boot.out")"
 			echo "$case" >>"$top/hangs"
 			mkdir -p "$REPO/build/runs"

@@ -2,7 +2,7 @@
 # boot.sh FLAVOUR OUTDIR JOB SECONDS: boot L0 with a job (selftests/guest/l0run.sh) and wait for its DONE. FLAVOUR is plain,
 # debug, or l1debug: plain in L0, the debug kernel in L1.
 #
-# In OUTDIR afterwards: verdict, data, l0.log, l1.log, l2.log, qemu.log, status (one word: done, timeout, died, stuck).
+# In OUTDIR afterwards: verdict, data, l0.log, l1.log, l2.log, qemu.log, status (one word, see watch.sh).
 # Environment: ACCEL=tcg|kvm, L0_MEM, L0_SMP, L0_CPU, L0_ACCEL (whole -accel value), L0_QEMU, L0_CMDLINE, STUCK (seconds without a
 # sign of life on any port or console until the run is given up), TERMINAL=1 (L0's console on the terminal).
 . "$(dirname "$0")/../../kernel/build/common.sh"
@@ -58,5 +58,5 @@ pid=$!
 trap 'kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 
-watch_l0 $pid "$limit" "${STUCK:-900}" verdict data l?.log
+watch_l0 $pid "$limit" "${STUCK:-300}" verdict data l?.log
 end_l0 "L0 run"

@@ -68,11 +68,12 @@ show_ends() { # DIR
 	local name f
 	for name in $(awk -F'\t' '$2 == "FAIL" { print $1 }' "$1/results"); do
 		f=$1/tests/$name.log
-		[ ! -s "$f" ] || sed "s/^/$name: /" <(tail -n 25 "$f")
+		[ ! -s "$f" ] || sed "s/^/$name: /" <(grep -v '^ok - ' "$f" | tail -n 12 | cut -c1-200)
 	done
 	for f in "$1"/l?.log; do
 		sed "s/^/$(basename "$f"): /" <(grep -v kpop-mark "$f" | tail -n 3 | cut -c1-200)
 	done
+	[ ! -s "$1/where.log" ] || sed "s/^/where: /" "$1/where.log" | cut -c1-100 | head -n 40
 }
 
 run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
@@ -92,11 +93,22 @@ run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 		limit=$((limit + secs + 30))
 	done
 	echo "$vendor, $flavour kernel, group $group: $(wc -l <"$dir/expected") tests"
+	boot_group
+	[ "$(cat "$dir/status" 2>/dev/null)" != hung ] || ! again || boot_group
+	echo "$vendor, $flavour, $group: $((SECONDS - began)) s in all"
+	touch "$dir/before"
+	sed "s/^/$vendor-$flavour\t/" "$dir/before" "$dir/results" >>"$results"
+}
+
+# With run_group's variables: boot L0, judge, keep what failed.
+boot_group() {
+	local kept
 	(
 		[ "$boot" != boot.sh ] || tcg_settings "$group"
 		# kmemleak is too slow for what does not look at it, and looks at all of memory.
 		[ "$group" != leak ] || export L0_CMDLINE="kmemleak=on ${L0_CMDLINE:-}" L0_MEM=${L0_MEM:-2G}
-		STUCK=$((600 * slow)) "$rig/$boot" "$flavour" "$dir" "$dir/job" $((limit * slow))
+		[ "$boot" = boot.sh ] || export STUCK=$((600 * slow))
+		"$rig/$boot" "$flavour" "$dir" "$dir/job" $((limit * slow))
 	) || true
 	"$rig/unpack.py" "$dir/data" "$dir" || true
 	if [ -s "$dir/gcov.tar" ]; then
@@ -105,17 +117,27 @@ run_group() { # VENDOR FLAVOUR GROUP (tests on stdin)
 	fi
 	# KVM's own tests, legacy paging and KPOP beside each other
 	cat "$dir"/upstream*.txt 2>/dev/null || true
-	if ! "$rig/judge.sh" "$dir"; then
-		# Kept whatever comes next: a failure that does not repeat is one all the same.
-		local kept
-		kept=$REPO/build/runs/$(date +%Y%m%d-%H%M%S)-$vendor-$flavour-$group
-		mkdir -p "$REPO/build/runs"
-		cp -r "$dir" "$kept"
-		echo "  kept: $kept"
-		show_ends "$dir" >>"$top/ends"
-	fi
-	echo "$vendor, $flavour, $group: $((SECONDS - began)) s in all"
-	sed "s/^/$vendor-$flavour\t/" "$dir/results" >>"$results"
+	"$rig/judge.sh" "$dir" && return
+	# Kept whatever comes next: a failure that does not repeat is one all the same.
+	kept=$REPO/build/runs/$(date +%Y%m%d-%H%M%S)-$vendor-$flavour-$group
+	mkdir -p "$REPO/build/runs"
+	cp -r "$dir" "$kept"
+	echo "  kept: $kept"
+	show_ends "$dir" >>"$top/ends"
+}
+
+# The emulated machine stopped (watch.sh: hung), which says nothing of the tests. It is counted, and what has no verdict is
+# asked for once more, in one more boot; verdicts that are there, and what is bad on the consoles, stand. Status 1: all have one.
+again() {
+	echo "$vendor-$flavour/$group: the emulated machine hung during $(sed -n 's/^START //p' "$dir/verdict" | tail -1); once more" |
+		tee -a "$top/hung"
+	awk -F'\t' '$4 ~ /^(began but gave no verdict|never began); boot: hung$/ { print $1 }' "$dir/results" >"$dir/expected"
+	awk -F'\t' 'FILENAME == ARGV[1] { rest[$1]; next } !($1 in rest) && $1 != "shutdown"' "$dir/expected" "$dir/results" >"$dir/before"
+	awk 'FILENAME == ARGV[1] { rest[$1]; next } $1 != "TEST" || $2 in rest' "$dir/expected" "$dir/job" >"$dir/job.again"
+	mv "$dir/job.again" "$dir/job"
+	rm -f "$dir"/upstream*.txt "$dir/gcov.tar"
+	: >"$dir/results"
+	[ -s "$dir/expected" ]
 }
 
 # The rig's own test needs no boot, and nothing else is worth running if it fails.
@@ -159,6 +181,7 @@ done
 
 echo
 [ ! -s "$top/ends" ] || cat "$top/ends"
+[ ! -s "$top/hung" ] || sed 's/^/HUNG:    /' "$top/hung"
 awk -F'\t' '$3 == "SKIP" { print "skipped: " $1 "/" $2 ": " $5 } $3 == "FAIL" { print "FAILED:  " $1 "/" $2 ": " $5 }' "$results"
 awk -F'\t' '{ n[$3]++; if ($1 != "rig") booted++ } END {
 	if (!booted) { print "no test was run: nothing in the list matches"; n["FAIL"]++ }

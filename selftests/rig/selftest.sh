@@ -28,6 +28,7 @@ check() {
 marks() { printf '[    1.0] kpop-mark: start one\n%s\n[    2.0] kpop-mark: end one\n[    2.1] kpop-mark: start two\n%s\n' "$1" "$2"; }
 
 make_good() { :; }
+make_alive() { sed -i 's/^START/ALIVE\n&/' verdict; }
 make_known_bad() { sed -i 's/TEST one PASS/TEST one FAIL/' verdict; }
 make_skip() { sed -i 's/TEST one PASS 1 fine/TEST one SKIP 1 no vmx here/' verdict; }
 make_skip_without_reason() { sed -i 's/TEST one PASS 1 fine/TEST one SKIP 1/' verdict; }
@@ -50,6 +51,7 @@ make_not_done() { echo died >status; }
 make_allowed() { marks '[    1.5] WARNING: KPOP_SELFTEST' '' >l0.log; }
 
 check good "one=PASS two=PASS"
+check alive "one=PASS two=PASS"
 check known_bad "one=FAIL two=PASS"
 check skip "one=SKIP two=PASS"
 check skip_without_reason "one=FAIL two=PASS"
