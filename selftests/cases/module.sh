@@ -13,14 +13,7 @@ idle() {
 	done
 }
 idle "left by an earlier test"
-qemu-system-x86_64 -name sleeper -S -machine pc -accel kvm -m 64 -nodefaults -display none -L /usr/share/qemu </dev/null >$RUN/q 2>&1 &
-q=$!
-i=0
-until kpopctl list | grep -q sleeper; do
-	usleep 100000
-	i=$((i + 1))
-	[ $i -lt $((100 * SLOW)) ] || fail "kpopctl does not find the VM: $(cat $RUN/q)"
-done
+sleeper
 out=$(kpopctl attach --name sleeper /kpop/bpf/kpop_base.bpf.o 2>&1) || fail "$out"
 modprobe -r kvm_$vendor 2>/dev/null && fail "kvm_$vendor went under a VM"
 kill -9 $q

@@ -265,6 +265,32 @@ detach() {
 	out=$(kpopctl detach --name ${1:-l1} 2>&1) || fail "$out"
 }
 
+# In L0: a VM that only exists (QEMU does not start its vCPUs), named sleeper; its pid is $q.
+sleeper() {
+	local i=0
+	qemu-system-x86_64 -name sleeper -S -machine pc -accel kvm -m 64 -nodefaults -display none -L /usr/share/qemu </dev/null >$RUN/q 2>&1 &
+	q=$!
+	until kpopctl list | grep -q sleeper; do
+		usleep 100000
+		i=$((i + 1))
+		[ $i -lt $((100 * SLOW)) ] || fail "kpopctl does not find the VM: $(cat $RUN/q)"
+	done
+}
+
+# on_both FUNCTION: call it with "legacy", attach a policy to L1, call it with "KPOP"; each must be true, and say why if not.
+on_both() {
+	local shadow
+	echo "--- legacy"
+	$1 legacy || fail "on legacy"
+	[ "$(kvm_stat $(l1_pid) kpop_maps)" = 0 ] || fail "that was not legacy paging"
+	shadow=$(kvm_stat $(l1_pid) mmu_cache_miss)
+	attach
+	echo "--- KPOP"
+	$1 KPOP || fail "on KPOP"
+	[ "$(kvm_stat $(l1_pid) kpop_maps)" -gt 0 ] || fail "that was not KPOP"
+	[ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = "$shadow" ] || fail "L0 made shadow pages for an L2 on KPOP"
+}
+
 # case_in_l1 SECONDS CASE ARGS...: the part of a case that is its function in_l1, in an L1 with a policy, where L0 must
 # shadow nothing. CASE has, behind that function: [ "$1" = in_l1 ] && { in_l1; exit 0; }
 case_in_l1() {

@@ -345,17 +345,6 @@ static void new_vm(struct mig *m, bool kpop)
 		policy_serve(&m->policy, "kpop_base", t);
 }
 
-/* What the tables say, on a kernel that can prove it. */
-static void check_tables(struct tvm *t)
-{
-	struct kvm_kpop_check k = {};
-	u32 len = sizeof(k);
-
-	if (!kpop_ctl(t->vm->fd, KVM_KPOP_OP_CHECK, 0, &k, &len))
-		kst_check(!k.wrong, "checker: %llu leafs, %llu runs, %llu wrong", k.leafs, k.runs,
-			  k.wrong);
-}
-
 static void check_arrival(struct mig *m, bool kpop, u64 loads, u64 fallbacks)
 {
 	struct tvm *t = m->t;
@@ -376,7 +365,7 @@ static void check_arrival(struct mig *m, bool kpop, u64 loads, u64 fallbacks)
 			  (t->sh->param[P_LEGACY] ? 0 : nr_cpus(t)),
 			  "on L1's own table: %u spaces, %" PRIu64 " fallbacks", info.nr_spaces,
 			  sum(t, V_FALLBACKS));
-	check_tables(t);
+	kpop_check_tables(t);
 }
 
 /* @kpop: a policy is attached to the new VM; @on_kpop: L2 is on KPOP there. */
@@ -393,7 +382,7 @@ static void migrate(struct mig *m, enum log_mode mode, bool kpop, bool on_kpop)
 		kst_check(goes_on(t), "L2 goes on while L0 logs");
 		sync_copy(m);
 	}
-	check_tables(t);
+	kpop_check_tables(t);
 	tvm_pause(t);
 	in_l2 = save_vcpus(m);
 	sync_copy(m);

@@ -296,16 +296,6 @@ static void on_sync(struct tvm *t, int cpu, u64 *args)
 	}
 }
 
-static void check_tables(struct tvm *t)
-{
-	struct kvm_kpop_check k = {};
-	u32 len = sizeof(k);
-
-	if (!kpop_ctl(t->vm->fd, KVM_KPOP_OP_CHECK, 0, &k, &len))
-		kst_check(!k.wrong, "checker: %llu leafs, %llu runs, %llu wrong", k.leafs, k.runs,
-			  k.wrong);
-}
-
 int main(int argc, char **argv)
 {
 	struct tvm_opts o = {
@@ -327,7 +317,7 @@ int main(int argc, char **argv)
 		build_table(t, i);
 	policy_serve(&p, "kpop_base", t);
 	tvm_run(t);
-	check_tables(t);
+	kpop_check_tables(t);
 	policy_stop(&p, t);
 	kst_check(kpop_none_left(t, &info), "nothing left (%llu bytes)", info.bytes);
 	tvm_free(t);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A detach takes the VM's mappings away, then waits for L0's own accesses on L2's
- * behalf (contract 5).  One of them may wait for the host: a store behind a
- * userfaultfd that nobody serves.  Until the page comes, or the VMM dies, that VM is
+ * behalf (contract 5).  One of them may wait for the host (lib/held.c).  Until the page comes, or the VMM dies, that VM is
  * DETACHING; it has no mapping, and nobody else waits for it.
  */
 #include <signal.h>
@@ -12,20 +11,10 @@
 
 #define TOKEN		token_of(0)
 #define KVM_ID		29
-#define DEV		8		/* L2's page of a device */
-#define MEM		9		/* and of what it moves to, the pool's too */
-#define NOWHERE		0x7f0000000ULL	/* no memslot there */
-#define VALUE		0x1122334455667788ULL
 #define OTHERS		2		/* VMs that come and go meanwhile */
 
 enum { PH_READY, PH_DETACH, PH_ASKED };
 enum { V_QUERY, V_MAP, V_LOAD, V_L2 };
-
-static u64 l2_move(u64 from, u64 to)
-{
-	asm volatile("movsq" : "+S"(from), "+D"(to) : : "memory");
-	return 1;
-}
 
 static void l1_moves(u64 cpu, struct l1_shared *sh)
 {
@@ -35,13 +24,11 @@ static void l1_moves(u64 cpu, struct l1_shared *sh)
 	l1_virt_on(l2);
 	GUEST_ASSERT(spin_until(sh->phase[PH_READY]));
 	l2_on_kpop(l2, TOKEN, KVM_ID, 0);
-	G_EXPECT(kpop_map(TOKEN, KPOP_MAP_RWX, l2_gfn(MEM), pool_gfn(MEM), 1), 1, "memory");
-	G_EXPECT(kpop_map(TOKEN, KPOP_MAP_R | KPOP_MAP_W | KPOP_MAP_DEVICE, l2_gfn(DEV),
-			  NOWHERE / KST_PAGE, 1), 1, "a device");
-	r = l2_call(l2, l2_move, l2_gva(DEV), l2_gva(MEM));
+	held_map(TOKEN);
+	r = held_move(l2);
 	/* The store is done, L2's next instruction is not there any more. */
 	G_EXPECT(r, L2_EXIT_FAULT, "L2 has no mapping left");
-	G_EXPECT(*pool_ptr(MEM), VALUE, "its store came first");
+	G_EXPECT(*pool_ptr(HELD_MEM), HELD_VALUE, "its store came first");
 	G_CHECK(spin_until(kpop_query(KPOP_QUERY_VERSION) == -KVM_ENOSYS), "and then the policy went");
 	l2_set_root(l2, sh->legacy_root);
 	G_EXPECT(l2_resume(l2), L2_EXIT_CALL, "L2 goes on on L1's own table");
@@ -70,34 +57,13 @@ static void l1_asks(u64 cpu, struct l1_shared *sh)
 
 /* ---- the VMM ---- */
 
-static int uffd;
-static volatile int reads;
-
-static void on_mmio(struct tvm *t, struct kvm_run *run)
-{
-	u64 val = VALUE;
-
-	if (run->mmio.is_write || run->mmio.phys_addr >> 12 != NOWHERE >> 12) {
-		kst_check(false, "MMIO at 0x%llx", run->mmio.phys_addr);
-		return;
-	}
-	memcpy(run->mmio.data, &val, run->mmio.len);
-	uffd = uffd_catch(tvm_pool(t, MEM));
-	reads++;
-}
-
 static struct tvm *make_vm(void)
 {
-	struct tvm_opts o = { .guest = { l1_moves, l1_asks }, .nr_l2 = 2, .mmio = on_mmio };
+	struct tvm_opts o = { .guest = { l1_moves, l1_asks }, .nr_l2 = 2, .mmio = held_on_mmio };
 	struct tvm *t = tvm_create(&o);
 
-	t->sh->legacy_root = table_legacy(t, MEM + 1);
+	t->sh->legacy_root = table_legacy(t, HELD_MEM + 1);
 	return t;
-}
-
-static bool caught(struct tvm *t)
-{
-	return kst_wait(reads && uffd_caught(uffd, tvm_pool(t, MEM)), 60000);
 }
 
 /* ---- who detaches ---- */
@@ -177,7 +143,7 @@ static void test_page_comes(void)
 	r = policy_load(&second, "kpop_base", t->vm->fd);
 	TEST_ASSERT(!r, "load: %d", r);
 	tvm_start(t);
-	kst_check(caught(t), "L0's store for L2 waits for a page");
+	kst_check(held_wait(t), "L0's store for L2 waits for a page");
 	detach(&p, t->vm->fd);
 
 	t->sh->phase[PH_DETACH] = 1;
@@ -191,14 +157,13 @@ static void test_page_comes(void)
 	others_come_and_go();
 	check_waits(t->vm->fd, "after all that");
 
-	uffd_let_go(uffd, tvm_pool(t, MEM));
+	held_let_go(t);
 	check_gone(t->vm->fd);
 	tvm_join(t);
-	kst_check(reads == 1, "the device was read once (%d)", reads);
+	held_end();
 	r = policy_attach(&second);
 	kst_check(!r && kpop_wait_state(t->vm->fd, KPOP_STATE_ATTACHED),
 		  "the VM takes a policy again: %d", r);
-	close(uffd);
 	policy_free(&p);
 	policy_stop(&second, t);
 	tvm_free(t);
@@ -214,11 +179,10 @@ static void doomed(void)
 {
 	struct tvm *t = make_vm();
 
-	reads = 0;
 	c->vm_fd = t->vm->fd;
 	TEST_ASSERT(kst_wait(c->attached, 60000), "not attached");
 	tvm_start(t);
-	c->caught = caught(t);
+	c->caught = held_wait(t);
 	for (;;)
 		pause();
 }

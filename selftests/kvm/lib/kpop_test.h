@@ -15,6 +15,7 @@
  *   nomem.c   allocations of L0 that fail                   (host side)
  *   process.c other processes and their descriptors         (host side)
  *   uffd.c    a page that has to be waited for              (host side)
+ *   held.c    a store of L0 for L2 that waits for one       (both)
  *   l1.c      hypercalls, running an L2                     (L1)
  *   svm.c, vmx.c, enter.S   one nested entry                (L1)
  *
@@ -266,6 +267,7 @@ int kpop_spaces(struct tvm *t, struct kvm_kpop_space_info *to, int max);
 bool kpop_wait_state(int vm_fd, u32 state);
 void kpop_set_cap(struct tvm *t, u64 bytes);
 void kpop_set_only(int vm_fd, u64 only);
+void kpop_check_tables(struct tvm *t);
 
 /* memcg.c: @group is below the root of the hierarchy */
 void memcg_make(const char *group);
@@ -279,7 +281,7 @@ u64 memcg_peak(int fd);
 
 /* nomem.c */
 void nomem_begin(u64 percent);
-void nomem_self(void);
+void nomem_self(bool on);
 u64 nomem_end(void);
 
 /* process.c */
@@ -295,6 +297,17 @@ int kst_recv_fd(int sock);
 int uffd_catch(volatile u64 *page);
 bool uffd_caught(int uffd, volatile u64 *page);
 void uffd_let_go(int uffd, volatile u64 *page);
+
+/* held.c */
+#define HELD_DEV	8			/* L2's page of the device */
+#define HELD_MEM	9			/* and that of the store, and the pool's */
+#define HELD_VALUE	0x1122334455667788ULL	/* what is stored */
+void held_map(u64 token);
+u64 held_move(struct l2 *l2);
+void held_on_mmio(struct tvm *t, struct kvm_run *run);
+bool held_wait(struct tvm *t);
+void held_let_go(struct tvm *t);
+void held_end(void);
 
 /* table.c */
 u64 table_new(struct tvm *t);

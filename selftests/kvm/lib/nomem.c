@@ -37,10 +37,17 @@ void nomem_begin(u64 percent)
 	TEST_ASSERT(ok, "failslab does not take its settings");
 }
 
-/* The calling thread wants it. */
-void nomem_self(void)
+/*
+ * The calling thread wants it from here on, or no more.  Only while it runs its
+ * vCPU: KVM_GET_REGS, by which a test reads what L1 prints, allocates as well.
+ */
+void nomem_self(bool on)
 {
-	TEST_ASSERT(nomem_set("/proc/thread-self/make-it-fail", "1"), "make-it-fail");
+	static __thread int fd = -1;
+
+	if (fd < 0)
+		fd = open("/proc/thread-self/make-it-fail", O_WRONLY | O_CLOEXEC);
+	TEST_ASSERT(fd >= 0 && pwrite(fd, on ? "1" : "0", 1, 0) == 1, "make-it-fail");
 }
 
 /* How many have failed. */

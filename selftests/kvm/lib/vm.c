@@ -257,13 +257,27 @@ static void tvm_bad_exit(struct tvm *t, int cpu)
 	exit(1);
 }
 
+static int run_vcpu(struct tvm *t, int cpu)
+{
+	int r, err;
+
+	if (!t->o.nomem)
+		return __vcpu_run(t->vcpus[cpu]);
+	nomem_self(true);
+	r = __vcpu_run(t->vcpus[cpu]);
+	err = errno;
+	nomem_self(false);
+	errno = err;
+	return r;
+}
+
 /* Run a vCPU until its guest code is done. */
 void tvm_cpu_loop(struct tvm *t, int cpu)
 {
 	struct ucall uc;
 
 	for (;;) {
-		int r = __vcpu_run(t->vcpus[cpu]);
+		int r = run_vcpu(t, cpu);
 
 		if (t->dying)
 			return;
@@ -332,8 +346,6 @@ static void *tvm_thread(void *arg)
 
 	free(arg);
 	tvm_pin(a.cpu);
-	if (a.t->o.nomem)
-		nomem_self();
 	tvm_cpu_loop(a.t, a.cpu);
 	return NULL;
 }
