@@ -25,7 +25,7 @@
 #define MARK_MASK	0xffffffff00000000ULL
 #define RUNS_PAGE	(POOL_PAGES - 2)	/* a page for each vCPU: runs, bitmaps */
 
-enum { V_CALLS, V_ENTRIES = 2, V_READS = 4, V_FAULTS = 6, V_BAD = 8, V_BAD_ARG = 10 };
+enum { V_CALLS, V_ENTRIES = 2, V_READS = 4, V_FAULTS = 6, V_BAD = 8 };
 enum { P_SEED };
 
 /* ---- L1 ---- */
@@ -114,9 +114,10 @@ static void make_track(struct call *c, u64 *s, u64 cpu)
 	u64 op = pick(s, 7), page = pick(s, WINDOW / 64) * 64;
 	u64 id = 1 + pick(s, NR_IDS), mem = POOL_GPA + (RUNS_PAGE + cpu) * KST_PAGE;
 
-	if (op == KPOP_TRACK_LOG_BUFFER || op == KPOP_TRACK_LOG_TAKE)
-		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK,
-			{ op, id | pick(s, 64) << 32, 0, op == KPOP_TRACK_LOG_BUFFER ? mem : 0 } };
+	if (op == KPOP_TRACK_LOG_BUFFER)
+		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK, { op, id | pick(s, 64) << 32, 0, mem } };
+	else if (op == KPOP_TRACK_LOG_TAKE)
+		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK, { op, id, 0, mem } };
 	else if (op == KPOP_TRACK_LOG_START || op == KPOP_TRACK_LOG_STOP)
 		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK,
 			{ op, id | (64ULL << pick(s, 4)) << 32, l2_gfn(page),
@@ -124,6 +125,57 @@ static void make_track(struct call *c, u64 *s, u64 cpu)
 	else
 		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK,
 			{ op, id | (64ULL << pick(s, 4)) << 32, l2_gfn(page), mem } };
+}
+
+/* Do the @n1 pages from @p1, or as many as there are numbers, meet the @n2 from @p2? */
+static bool meets(u64 p1, u64 n1, u64 p2, u64 n2)
+{
+	u64 end = n1 > ~0ULL - p1 ? ~0ULL : p1 + n1;
+
+	return p1 < p2 + n2 && p2 < end;
+}
+
+/* L1's memory whose content is not the game's: of these pages none has a mark. */
+static bool meets_own(u64 l1_gfn, u64 npages)
+{
+	return meets(l1_gfn, npages, 0, SLOT0_PAGES) ||
+	       meets(l1_gfn, npages, pool_gfn(RUNS_PAGE), POOL_PAGES - RUNS_PAGE);
+}
+
+/*
+ * What an L1 may do, but not one that is to go on: have L0 write over its code,
+ * or give L2 that code, or put other pages where L2's own is.  (Root tokens are
+ * zeroes, which L2 may read.)
+ */
+static bool own_goal(const struct call *c, u64 cpu)
+{
+	u64 page;
+
+	switch (c->nr) {
+	case KVM_HC_KPOP_MMU_TRACK:
+		page = c->a[3] / KST_PAGE;
+		return page != pool_gfn(RUNS_PAGE + cpu) && page < pool_gfn(POOL_PAGES);
+	case KVM_HC_KPOP_MMU_MAP:
+		if (c->a[0] & KPOP_MAP_BATCH) {
+			page = c->a[1] / KST_PAGE;
+			return page != pool_gfn(RUNS_PAGE + cpu) && page < pool_gfn(POOL_PAGES);
+		}
+		return meets(c->a[1], c->a[3], 0, SLOT0_PAGES) || meets_own(c->a[2], c->a[3]);
+	}
+	return false;
+}
+
+/* A bit, or a whole argument. */
+static void mutate(struct call *c, u64 *s, u64 cpu)
+{
+	struct call was = *c;
+
+	if (one_in(s, 6))
+		c->a[pick(s, 4)] ^= 1ULL << pick(s, 64);
+	if (one_in(s, 24))
+		c->a[pick(s, 4)] = next(s);
+	if (own_goal(c, cpu))
+		*c = was;
 }
 
 static void make_call(struct call *c, u64 *s, struct l1_shared *sh, u64 cpu)
@@ -163,11 +215,7 @@ static void make_call(struct call *c, u64 *s, struct l1_shared *sh, u64 cpu)
 	default:
 		*c = (struct call){ KVM_HC_KPOP_QUERY, { one_in(s, 50) ? 4 : pick(s, 4) } };
 	}
-	/* Mutations: a bit, or a whole argument. */
-	if (one_in(s, 6))
-		c->a[pick(s, 4)] ^= 1ULL << pick(s, 64);
-	if (one_in(s, 24))
-		c->a[pick(s, 4)] = next(s);
+	mutate(c, s, cpu);
 }
 
 /* L2 looks at a page, or writes behind its mark; a fault is an answer too. */
@@ -192,12 +240,15 @@ static void run_l2(struct l2 *l2, u64 *s, struct l1_shared *sh, u64 cpu)
 	if (r == L2_EXIT_FAULT) {
 		sh->val[V_FAULTS + cpu]++;
 	} else if (r != L2_EXIT_CALL) {
-		sh->val[V_BAD_ARG + cpu] = l2->exit.raw;
+		GUEST_PRINTF("not ok - L2's %s 0x%lx, token 0x%lx: exit %lu (0x%lx, info 0x%lx, gpa 0x%lx)\n",
+			     write ? "write to" : "read of", gva, token_of(t), r, l2->exit.raw,
+			     l2->exit.info, l2->exit.gpa);
 		sh->val[V_BAD + cpu]++;
 	} else if (!write) {
 		sh->val[V_READS + cpu]++;
 		if (l2->ret && (l2->ret & MARK_MASK) != MARK) {
-			sh->val[V_BAD_ARG + cpu] = l2->ret;
+			GUEST_PRINTF("not ok - L2 read 0x%lx at 0x%lx, token 0x%lx\n", l2->ret,
+				     gva, token_of(t));
 			sh->val[V_BAD + cpu]++;
 		}
 	}
@@ -457,9 +508,9 @@ int main(int argc, char **argv)
 	}
 	for (i = 0; i < 2; i++)
 		kst_check(!sh->val[V_BAD + i], "vCPU %" PRIu64 ": %" PRIu64 " hypercalls, %" PRIu64
-			  " entries of L2, %" PRIu64 " reads, %" PRIu64 " faults; nothing wrong (0x%"
-			  PRIx64 ")", i, sh->val[V_CALLS + i], sh->val[V_ENTRIES + i],
-			  sh->val[V_READS + i], sh->val[V_FAULTS + i], sh->val[V_BAD_ARG + i]);
+			  " entries of L2, %" PRIu64 " reads, %" PRIu64 " faults; nothing wrong",
+			  i, sh->val[V_CALLS + i], sh->val[V_ENTRIES + i],
+			  sh->val[V_READS + i], sh->val[V_FAULTS + i]);
 	kst_check(sh->val[V_READS] + sh->val[V_READS + 1], "L2 did read");
 	kst_check(c.attaches > 0, "host: %" PRIu64 " turns, %" PRIu64
 		  " attaches, %" PRIu64 " swaps, %" PRIu64 " ejections, %" PRIu64 " detaches, %"
