@@ -6,6 +6,8 @@ flavours=${*:-plain}
 b=$REPO/kernel/build
 n=0
 total=$((8 + $(wc -w <<<"$flavours") * 2))
+case " $flavours " in *" debug "*) total=$((total + 1)) ;; esac
+case " $flavours " in *" plain "*) ;; *) total=$((total + 1)) ;; esac
 stage() { # WHAT COMMAND...
 	local t=$SECONDS
 	n=$((n + 1))
@@ -62,8 +64,7 @@ else
 	stage "kernel tree: base, patches, overlay" "$b/prepare.sh"
 fi
 # L1 and L2 run the plain kernel whatever L0 runs, so it is always built.
-case " $flavours " in *" debug "*) total=$((total + 1)) ;; esac
-case " $flavours " in *" plain "*) ;; *) total=$((total + 1)); stage "plain kernel" "$b/build.sh" plain ;; esac
+case " $flavours " in *" plain "*) ;; *) stage "plain kernel" "$b/build.sh" plain ;; esac
 for f in $flavours; do
 	stage "$f kernel (the first time: 15 to 30 minutes)" "$b/build.sh" "$f"
 done

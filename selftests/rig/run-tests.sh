@@ -105,8 +105,8 @@ boot_group() {
 	local kept
 	(
 		[ "$boot" != boot.sh ] || tcg_settings "$group"
-		# kmemleak is too slow for what does not look at it, and looks at all of memory.
-		[ "$group" != leak ] || export L0_CMDLINE="kmemleak=on ${L0_CMDLINE:-}" L0_MEM=${L0_MEM:-2G}
+		# kmemleak is too slow for what does not look at it, and looks at all of memory. A KCSAN kernel has it, too.
+		[ "$group" != leak ] || export L0_CMDLINE="kmemleak=on kcsan.early_enable=0 ${L0_CMDLINE:-}" L0_MEM=${L0_MEM:-2G}
 		[ "$boot" = boot.sh ] || export STUCK=$((600 * slow))
 		"$rig/$boot" "$flavour" "$dir" "$dir/job" $((limit * slow))
 	) || true
