@@ -43,7 +43,15 @@ for cap in 4096 18000; do
 	attach
 	try seconds=12 >$RUN/retry 2>&1 &
 	l2=$!
-	sleep 8
+	# Until both vCPUs wait, the second time for a MAP.
+	i=0
+	until grep -q '# vCPU 0 waits' $RUN/retry && grep -q '# vCPU 1 waits' $RUN/retry &&
+		{ [ $cap = 4096 ] || grep -q 'waits for memory' $RUN/retry; }; do
+		sleep 1
+		i=$((i + 1))
+		[ $i -lt 100 ] || fail "cap $cap: L2 does not wait: $(cat $RUN/retry)"
+	done
+	sleep 2
 	out=$(kpopctl set --name l1 --cap 0 2>&1) || fail "$out"
 	wait $l2 || fail "cap $cap, kpop-only on: L2: $(cat $RUN/retry)"
 	grep -q 'on KPOP: 1' $RUN/retry || fail "cap $cap: L2 is not on KPOP: $(cat $RUN/retry)"

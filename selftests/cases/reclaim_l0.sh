@@ -77,6 +77,8 @@ squeeze() {
 # With L1 standing still, all of its memory goes: a mapping that is left would be of a page that is not L1's any more.
 swap_all() {
 	local i=0 before left were leafs
+	# Time goes on meanwhile, and L1's KVM does not tell L2 that it stood still.
+	l1 "l2 'echo 0 >/proc/sys/kernel/soft_watchdog'" || fail "L2's soft watchdog"
 	mon l1 stop
 	before=$(ram_pages) were=$(leaf_pages)
 	while [ $i -lt 40 ] && [ $(ram_pages) -gt $((before / 20)) ]; do
@@ -98,7 +100,7 @@ merge() {
 	echo 5000 >$KSM/pages_to_scan
 	echo 20 >$KSM/sleep_millisecs
 	echo 1 >$KSM/run
-	while [ $i -lt 60 ] && [ $n -lt $((STILL * 256)) ]; do
+	while [ $i -lt 200 ] && [ $n -lt $((STILL * 256)) ]; do
 		sleep 1
 		n=$(cat /proc/$p/ksm_merging_pages)
 		i=$((i + 1))

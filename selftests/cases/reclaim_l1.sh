@@ -32,17 +32,20 @@ in_l1() {
 	echo 4000 >/sys/kernel/mm/ksm/pages_to_scan
 	echo 10 >/sys/kernel/mm/ksm/sleep_millisecs
 	echo 1 >/sys/kernel/mm/ksm/run
-	T=300 l2 "memtest 24 1 16 still" >$RUN/one 2>&1 &
+	T=400 l2 "memtest 24 1 100000 still" >$RUN/one 2>&1 &
 	local one=$!
-	T=300 l2 "memtest 24 1 16 still" >$RUN/two 2>&1 &
+	T=400 l2 "memtest 24 1 100000 still" >$RUN/two 2>&1 &
 	local two=$! most=0 n
 	i=0
-	while [ $i -lt 12 ]; do
-		n=$(cat /sys/kernel/mm/ksm/pages_sharing)
-		[ $n -le $most ] || most=$n
+	while [ $i -lt 200 ] && [ $most = 0 ]; do
 		sleep 1
+		most=$(cat /sys/kernel/mm/ksm/pages_sharing)
 		i=$((i + 1))
 	done
+	# For a while they are read so.
+	sleep 5
+	most=$(cat /sys/kernel/mm/ksm/pages_sharing)
+	l2 "killall memtest" || fail "L2 has no memtest"
 	wait $one && wait $two || fail "L2 under KSM: $(cat $RUN/one $RUN/two)"
 	[ "$(cut -d' ' -f6- $RUN/one)" = "$(cut -d' ' -f6- $RUN/two)" ] || fail "they differ: $(cat $RUN/one $RUN/two)"
 	[ $most -gt 0 ] || fail "KSM merged nothing"

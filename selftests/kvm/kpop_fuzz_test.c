@@ -23,7 +23,12 @@
 #define POOL_PAGES	2048
 #define MARK		0x6b706f7000000000ULL
 #define MARK_MASK	0xffffffff00000000ULL
-#define RUNS_PAGE	(POOL_PAGES - 2)	/* a page for each vCPU: runs, bitmaps */
+/*
+ * Two pages for each vCPU that no MAP offers.  Were they one, the log's entries that
+ * the other vCPU's LOG_TAKE clears could make a run that L0 is about to read another.
+ */
+#define RUNS_PAGE	(POOL_PAGES - 2)	/* runs */
+#define TRACK_PAGE	(POOL_PAGES - 4)	/* bitmaps, the log's entries */
 
 enum { V_CALLS, V_ENTRIES = 2, V_READS = 4, V_FAULTS = 6, V_BAD = 8 };
 enum { P_SEED };
@@ -112,7 +117,7 @@ static void make_batch(struct call *c, u64 *s, u64 cpu)
 static void make_track(struct call *c, u64 *s, u64 cpu)
 {
 	u64 op = pick(s, 7), page = pick(s, WINDOW / 64) * 64;
-	u64 id = 1 + pick(s, NR_IDS), mem = POOL_GPA + (RUNS_PAGE + cpu) * KST_PAGE;
+	u64 id = 1 + pick(s, NR_IDS), mem = POOL_GPA + (TRACK_PAGE + cpu) * KST_PAGE;
 
 	if (op == KPOP_TRACK_LOG_BUFFER)
 		*c = (struct call){ KVM_HC_KPOP_MMU_TRACK, { op, id | pick(s, 64) << 32, 0, mem } };
@@ -139,7 +144,7 @@ static bool meets(u64 p1, u64 n1, u64 p2, u64 n2)
 static bool meets_own(u64 l1_gfn, u64 npages)
 {
 	return meets(l1_gfn, npages, 0, SLOT0_PAGES) ||
-	       meets(l1_gfn, npages, pool_gfn(RUNS_PAGE), POOL_PAGES - RUNS_PAGE);
+	       meets(l1_gfn, npages, pool_gfn(TRACK_PAGE), POOL_PAGES - TRACK_PAGE);
 }
 
 /*
@@ -149,17 +154,22 @@ static bool meets_own(u64 l1_gfn, u64 npages)
  */
 static bool own_goal(const struct call *c, u64 cpu)
 {
-	u64 page;
+	u64 page, op;
 
 	switch (c->nr) {
 	case KVM_HC_KPOP_MMU_TRACK:
+		op = c->a[0] & 0xff;
+		if (op == KPOP_TRACK_LOG_START || op == KPOP_TRACK_LOG_STOP)
+			return false;
 		page = c->a[3] / KST_PAGE;
-		return page != pool_gfn(RUNS_PAGE + cpu) && page < pool_gfn(POOL_PAGES);
+		return page != pool_gfn(TRACK_PAGE + cpu) && page < pool_gfn(POOL_PAGES);
 	case KVM_HC_KPOP_MMU_MAP:
 		if (c->a[0] & KPOP_MAP_BATCH) {
 			page = c->a[1] / KST_PAGE;
 			return page != pool_gfn(RUNS_PAGE + cpu) && page < pool_gfn(POOL_PAGES);
 		}
+		if (c->a[3] > KPOP_MAP_MAX_PAGES)
+			return false;
 		return meets(c->a[1], c->a[3], 0, SLOT0_PAGES) || meets_own(c->a[2], c->a[3]);
 	}
 	return false;
@@ -311,9 +321,9 @@ static void mark_pool(struct tvm *t)
 /* Pages come back as zeroes, and get their mark again some time. */
 static void take_pages(struct chaos *c)
 {
-	u64 page = pick(&c->s, RUNS_PAGE - 1), n = 1 + pick(&c->s, 64), i;
+	u64 page = pick(&c->s, TRACK_PAGE - 1), n = 1 + pick(&c->s, 64), i;
 
-	n = min(n, RUNS_PAGE - page);
+	n = min(n, TRACK_PAGE - page);
 	madvise((void *)tvm_pool(c->t, page), n * KST_PAGE, MADV_DONTNEED);
 	for (i = 0; i < n; i += 2)
 		*tvm_pool(c->t, page + i) = MARK | (page + i);
@@ -399,6 +409,7 @@ static void check(struct chaos *c)
 	if (!c->checker)
 		return;
 	if (kpop_ctl(c->t->vm->fd, KVM_KPOP_OP_CHECK, 0, &k, &len)) {
+		kst_check(errno == EOPNOTSUPP, "checker: %s", strerror(errno));
 		c->checker = false;
 		return;
 	}

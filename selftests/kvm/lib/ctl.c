@@ -107,4 +107,6 @@ void kpop_check_tables(struct tvm *t)
 	if (!kpop_ctl(t->vm->fd, KVM_KPOP_OP_CHECK, 0, &k, &len))
 		kst_check(!k.wrong, "checker: %llu leafs, %llu runs, %llu wrong", k.leafs, k.runs,
 			  k.wrong);
+	else if (errno != EOPNOTSUPP)
+		kst_check(false, "checker: %s", strerror(errno));
 }

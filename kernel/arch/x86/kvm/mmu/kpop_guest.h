@@ -143,6 +143,7 @@ void kpop_guest_ring_limit(struct kvm_vcpu *vcpu);
 void kpop_guest_ring_make_room(struct kvm_vcpu *vcpu);
 bool kpop_guest_log_start(struct kvm *kvm, const struct kvm_memory_slot *slot);
 void kpop_guest_log_stop(struct kvm *kvm, const struct kvm_memory_slot *slot);
+void kpop_guest_dirty_slot(const struct kvm_memory_slot *slot);
 void kpop_guest_dirty_offered(const struct kvm_memory_slot *slot, int level,
 			      unsigned long from, unsigned long to);
 void kpop_guest_log_lost(struct kvm *kvm, const struct kvm_memory_slot *slot);

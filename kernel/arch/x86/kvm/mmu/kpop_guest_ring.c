@@ -106,7 +106,7 @@ static u32 kpop_guest_ring_take(struct kvm *kvm)
 		r = __kpop_guest_track(kvm, KPOP_TRACK_LOG_TAKE, 0, 0, 0,
 				       __pa(kg->taken));
 	if (r >= 0)
-		return r;
+		return min_t(long, r, KPOP_LOG_MAX_ENTRIES);
 	/* Its log is there, but of no use.  A VM that waits for a policy goes on. */
 	if (r != -ENOENT && r != -KVM_ENOSYS && r != -ENOLINK)
 		kpop_guest_fail(kvm, r);

@@ -145,11 +145,15 @@ void kpop_guest_dirty_offered(const struct kvm_memory_slot *slot, int level,
 	}
 }
 
-static void kpop_guest_dirty_slot(const struct kvm_memory_slot *slot)
+/*
+ * From large to small: who splits an offer meanwhile sets the small bits first, so
+ * that a page whose large bit is no more seen here has a small one (kpop_guest_split.c).
+ */
+void kpop_guest_dirty_slot(const struct kvm_memory_slot *slot)
 {
 	int level;
 
-	for (level = PG_LEVEL_4K; level <= KVM_MAX_HUGEPAGE_LEVEL; level++)
+	for (level = KVM_MAX_HUGEPAGE_LEVEL; level >= PG_LEVEL_4K; level--)
 		kpop_guest_dirty_offered(slot, level, 0,
 					 gfn_to_index(slot->base_gfn + slot->npages - 1,
 						      slot->base_gfn, level));

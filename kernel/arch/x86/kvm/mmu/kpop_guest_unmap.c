@@ -154,6 +154,9 @@ void kpop_guest_free_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	if (!ks)
 		return;
 
+	/* The slot moves, and its bitmap with it: what only L0's log knows goes there. */
+	if (ks->logged && slot->dirty_bitmap)
+		kpop_guest_dirty_slot(slot);
 	kpop_guest_log_stop(kvm, slot);
 	kpop_guest_forget(kvm, slot, PG_LEVEL_4K, &start, &end);
 

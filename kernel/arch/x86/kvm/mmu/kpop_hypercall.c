@@ -131,6 +131,9 @@ static long kpop_hc_unload(struct kpop_vm *kv, u64 op, gpa_t holder, gpa_t token
 		/* Also if this is the same call again, after a signal. */
 		if (!space)
 			return kpop_wait_walks(kv) ?: -ENOENT;
+		/* Whatever L1 says now: the policy knows it by what LOAD said. */
+		ctx.kvm_id = space->kvm_id;
+		ctx.as_id = space->as_id;
 		kpop_drop_space(space);
 		kpop_put_space(space);
 	}

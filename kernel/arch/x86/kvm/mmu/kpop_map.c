@@ -215,8 +215,12 @@ static void kpop_install_range(struct kvm_vcpu *vcpu, struct kpop_space *space,
 		if (slot && kvm_slot_dirty_track_enabled(slot) &&
 		    t->rights & KPOP_MAP_W)
 			return;
-		/* As would, where L1's buffer is in a logged slot, what tells L1. */
-		if (written && t->npages > 1 && vcpu->kvm->dirty_ring_size)
+		/*
+		 * As would, where L1's buffer is in a logged slot, what tells L1: a
+		 * batch of single pages comes here many times before KVM_RUN looks
+		 * at the ring.
+		 */
+		if (written && vcpu->kvm->dirty_ring_size)
 			return;
 
 		struct kvm_page_fault fault = {
@@ -269,14 +273,18 @@ static void kpop_take_away(struct kpop_space *space, gfn_t l2, gfn_t l2_end,
 	kpop_trans_punch(space, l2, l2_end, spare);
 }
 
+/* How many pages of a range one hold of mmu_lock takes away. */
+#define KPOP_UNMAP_STEP	BIT_ULL(12)
+
 /*
  * An L1 gfn that too many L2 gfns lead to would make each notifier walk long:
- * an old one goes.  mmu_lock held for write.
+ * an old one goes, from its end on if it is long.  mmu_lock held for write.
+ * Returns how many pages.
  */
-static void kpop_recycle(struct kpop_vm *kv, const struct kpop_trans *t,
-			 struct kpop_spare *spare)
+static gfn_t kpop_recycle(struct kpop_vm *kv, const struct kpop_trans *t,
+			  struct kpop_spare *spare)
 {
-	gfn_t last = t->l1 + t->npages - 1;
+	gfn_t last = t->l1 + t->npages - 1, from, end;
 	struct kpop_run *run, *oldest = NULL;
 	int n = 0;
 
@@ -285,10 +293,13 @@ static void kpop_recycle(struct kpop_vm *kv, const struct kpop_trans *t,
 		if (!oldest || run->seq < oldest->seq)
 			oldest = run;
 	if (!oldest)
-		return;
+		return 0;
 
-	kpop_take_away(oldest->space, oldest->l2, kpop_run_l2_end(oldest), spare);
+	end = kpop_run_l2_end(oldest);
+	from = max(oldest->l2, end - min(end, KPOP_UNMAP_STEP));
+	kpop_take_away(oldest->space, from, end, spare);
 	kv->kvm->stat.kpop_recycled++;
+	return end - from;
 }
 
 /*
@@ -341,9 +352,6 @@ static int kpop_add(struct kpop_space *space, const struct kpop_trans *t,
 	read_unlock(&kv->kvm->mmu_lock);
 	return r;
 }
-
-/* How many pages of a range one hold of mmu_lock takes away. */
-#define KPOP_UNMAP_STEP	BIT_ULL(12)
 
 /*
  * Nothing to split a run with: it goes from its end on, one step at a time.
@@ -407,6 +415,7 @@ static int kpop_insert(struct kpop_space *space, const struct kpop_trans *t,
 		       struct kpop_spare *spare)
 {
 	struct kpop_vm *kv = space->kv;
+	gfn_t gone = 0;
 	int n;
 
 	lockdep_assert_held_write(&kv->kvm->mmu_lock);
@@ -418,9 +427,9 @@ static int kpop_insert(struct kpop_space *space, const struct kpop_trans *t,
 	kpop_take_away(space, t->l2, t->l2 + t->npages, spare);
 
 	for (n = 0; kpop_crowded(kv, t); n++) {
-		if (n == KPOP_RECYCLE_BATCH)
+		if (n == KPOP_RECYCLE_BATCH || gone >= KPOP_UNMAP_STEP)
 			return -EBUSY;
-		kpop_recycle(kv, t, spare);
+		gone += kpop_recycle(kv, t, spare);
 	}
 
 	write_lock(&kv->tree_lock);

@@ -460,7 +460,8 @@ long kpop_age_range(struct kpop_vm *kv, u32 kvm_id, u32 as_id, gfn_t l2, u64 npa
 	gfn_t gfn, end;
 
 	mutex_lock(&kv->lock);
-	for (gfn = l2; gfn < l2 + npages; gfn = end) {
+	/* All spaces go: this must not hold up who drops them. */
+	for (gfn = l2; gfn < l2 + npages && !kv->closed; gfn = end) {
 		end = min(l2 + npages, gfn + KPOP_AGE_STEP);
 		write_lock(&kvm->mmu_lock);
 		list_for_each_entry(space, &kv->spaces, link)
