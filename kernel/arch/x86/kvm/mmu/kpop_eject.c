@@ -70,7 +70,7 @@ void kpop_eject(struct kpop_policy *p, u32 kind, u32 hook, s64 value,
 	va_end(args);
 
 	if (t->kv)
-		t->kv->kvm->stat.kpop_ejections++;
+		kpop_count(t->kv->kvm, kpop_ejections);
 	if (rcu_access_pointer(t->policy) == p) {
 		kpop_detach_locked(t);
 	} else if (t->next == p) {

@@ -263,7 +263,7 @@ static int kpop_give_fault(struct kvm_vcpu *vcpu, struct kpop_space *space,
 {
 	struct x86_exception e;
 
-	vcpu->kvm->stat.kpop_faults_reflected++;
+	kpop_count(vcpu->kvm, kpop_faults_reflected);
 	trace_kvm_kpop_fault(space->kv->id, l2_gpa, kpop_access(error_code), rights, -1);
 	kpop_fill_exception(&e, l2_gpa, error_code, rights);
 	vcpu->arch.mmu->inject_page_fault(vcpu, &e, true);
@@ -297,7 +297,7 @@ static int kpop_fault_result(struct kvm_vcpu *vcpu, gpa_t l2_gpa, int r,
 	switch (r) {
 	case RET_PF_FIXED:
 		vcpu->stat.pf_fixed++;
-		vcpu->kvm->stat.kpop_faults_direct++;
+		kpop_count(vcpu->kvm, kpop_faults_direct);
 		return 1;
 	case RET_PF_SPURIOUS:
 		vcpu->stat.pf_spurious++;

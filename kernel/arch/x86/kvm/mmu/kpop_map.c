@@ -65,7 +65,8 @@ static int kpop_faultin(struct kvm *kvm, struct kvm_page_fault *fault, bool wait
 		return RET_PF_RETRY;
 
 	fault->slot = slot;
-	fault->mmu_seq = kvm->mmu_invalidate_seq;
+	/* Without mmu_lock, as in kvm_faultin_pfn(). */
+	fault->mmu_seq = READ_ONCE(kvm->mmu_invalidate_seq);
 	/* Read the sequence before the page, as kvm_faultin_pfn(). */
 	smp_rmb();
 	if (mmu_invalidate_retry_gfn_unsafe(kvm, fault->mmu_seq, fault->gfn))
@@ -298,7 +299,7 @@ static gfn_t kpop_recycle(struct kpop_vm *kv, const struct kpop_trans *t,
 	end = kpop_run_l2_end(oldest);
 	from = max(oldest->l2, end - min(end, KPOP_UNMAP_STEP));
 	kpop_take_away(oldest->space, from, end, spare);
-	kv->kvm->stat.kpop_recycled++;
+	kpop_count(kv->kvm, kpop_recycled);
 	return end - from;
 }
 
@@ -574,7 +575,7 @@ int kpop_do_map(struct kpop_map_kern *k, u64 offset, u64 npages, u32 rights,
 
 	k->done = max(k->done, offset + npages);
 	k->rights = rights;
-	kv->kvm->stat.kpop_maps++;
+	kpop_count(kv->kvm, kpop_maps);
 	trace_kvm_kpop_map(kv->id, k->space->token, t.l2, t.l1, npages, rights,
 			   how);
 	return 0;
@@ -595,7 +596,7 @@ int kpop_do_load(struct kpop_load_kern *k)
 	r = kpop_bind(kv, k);
 	if (!r) {
 		k->done = true;
-		kv->kvm->stat.kpop_loads++;
+		kpop_count(kv->kvm, kpop_loads);
 		trace_kvm_kpop_load(kv->id, k->ctx.token, k->ctx.vcpu_holder,
 				    k->ctx.kvm_id, k->ctx.as_id);
 	}
@@ -635,7 +636,7 @@ int kpop_unmap_range(struct kpop_vm *kv, u32 kvm_id, u32 as_id, bool all_as,
 	mutex_unlock(&kv->lock);
 	kpop_spare_drop(kv, &spare);
 
-	kv->kvm->stat.kpop_unmaps++;
+	kpop_count(kv->kvm, kpop_unmaps);
 	trace_kvm_kpop_unmap(kv->id, kvm_id, l2, npages);
 	return r ?: kpop_wait_walks(kv);
 }

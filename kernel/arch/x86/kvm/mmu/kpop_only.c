@@ -108,7 +108,7 @@ bool kpop_refuses(struct kvm_vcpu *vcpu, bool may_serve, gpa_t vcpu_holder, u64 
 	    (may_serve && kpop_pick_space(vcpu, vcpu_holder, token)))
 		return false;
 
-	vcpu->kvm->stat.kpop_refused++;
+	kpop_count(vcpu->kvm, kpop_refused);
 	return true;
 }
 EXPORT_SYMBOL_GPL(kpop_refuses);

@@ -159,14 +159,14 @@ int kpop_charge(struct kpop_vm *kv, u64 bytes)
 		kpop_uncharge(kv, bytes);
 		return -E2BIG;
 	}
-	kv->kvm->stat.kpop_bytes = kpop_bytes(kv);
+	WRITE_ONCE(kv->kvm->stat.kpop_bytes, kpop_bytes(kv));
 	return 0;
 }
 
 void kpop_uncharge(struct kpop_vm *kv, u64 bytes)
 {
 	atomic64_sub(bytes, &kv->bytes);
-	kv->kvm->stat.kpop_bytes = kpop_bytes(kv);
+	WRITE_ONCE(kv->kvm->stat.kpop_bytes, kpop_bytes(kv));
 }
 
 /* A page table below a KPOP root comes or goes; any mmu_lock mode. */
@@ -177,7 +177,7 @@ void kpop_account_pt(struct kvm *kvm, int nr)
 	if (!kv)
 		return;
 	atomic_add(nr, &kv->nr_pts);
-	kvm->stat.kpop_bytes = kpop_bytes(kv);
+	WRITE_ONCE(kvm->stat.kpop_bytes, kpop_bytes(kv));
 }
 
 /**
@@ -204,7 +204,7 @@ void kpop_make_room(struct kpop_vm *kv)
 	list_for_each_entry(space, &kv->spaces, link)
 		kpop_zap_space_root(space);
 	mutex_unlock(&kv->lock);
-	kv->kvm->stat.kpop_recycled++;
+	kpop_count(kv->kvm, kpop_recycled);
 }
 
 static struct kpop_space *kpop_first_space(struct kpop_vm *kv)
