@@ -90,6 +90,7 @@ swap_all() {
 	# L1 maps some of ROMs besides.
 	[ $leafs -le $((2 * left + 256)) ] || fail "$leafs pages are mapped for L1 and L2, $left are there"
 	mon l1 cont
+	l1 "l2 'echo 1 >/proc/sys/kernel/soft_watchdog'" || fail "L2's soft watchdog"
 	l2_is_well "of $before pages all but $left went to swap, of $were mapped ones $leafs were left"
 }
 

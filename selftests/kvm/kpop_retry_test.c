@@ -112,7 +112,7 @@ static void *run(void *arg)
 	struct run *r = arg;
 	struct kvm_vcpu *vcpu = r->t->vcpus[r->cpu];
 	struct ucall uc;
-	u64 said = 0;
+	bool said = false;
 
 	for (;;) {
 		int err = __vcpu_run(vcpu);
@@ -128,10 +128,11 @@ static void *run(void *arg)
 			__atomic_add_fetch(&no_memory, 1, __ATOMIC_RELAXED);
 		else
 			reason = vcpu->run->fail_entry.hardware_entry_failure_reason;
-		if (err && !said++)
+		if (err && !said)
 			printf("# vCPU %d waits for memory\n", r->cpu);
 		else if (!err && !refused[r->cpu])
 			printf("# vCPU %d waits for a policy or LOAD\n", r->cpu);
+		said |= !!err;
 		refused[r->cpu]++;
 		if (never && r->t->sh->stop)
 			return NULL;

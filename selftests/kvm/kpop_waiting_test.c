@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A detach takes the VM's mappings away, then waits for L0's own accesses on L2's
- * behalf (contract 5).  One of them may wait for the host (lib/held.c).  Until the page comes, or the VMM dies, that VM is
- * DETACHING; it has no mapping, and nobody else waits for it.
+ * behalf (contract 5).  One of them may wait for the host (lib/held.c).  Until the
+ * page comes, or the VMM dies, that VM is DETACHING; it has no mapping, and nobody
+ * else waits for it.
  */
 #include <signal.h>
 #include <sys/wait.h>
