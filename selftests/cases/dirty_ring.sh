@@ -11,11 +11,13 @@ ring() { # KIND ARGS
 	echo "$out"
 }
 ring legacy
+ring legacy early=1
 [ "$(kvm_stat $(l1_pid) kpop_maps)" = 0 ] || fail "that was not legacy paging"
 attach
 # 2048 pages: a fault in L1 for each eighth of the ring.
 ring KPOP entries=1024 faults=64
 ring KPOP entries=256 faults=128
+ring KPOP early=1
 [ "$(kvm_stat $(l1_pid) kpop_maps)" -gt 0 ] || fail "that was not KPOP"
 [ "$1" = detach ] || { l1_stop || fail "L1 did not power off"; exit 0; }
 

@@ -21,10 +21,11 @@ names=$(awk -v tier="$tier" -v vendor=$vendor -v only="$*" '
 [ -n "$names" ] || fail "no test of tier $tier in the list"
 field() { awk -v n="$1" -v f="$2" '$1 == n { print $f }' $list; }
 
-# L1's memory holds their largest guest; the two sides share one L1, unless a test takes it down.
+# L1's memory holds their largest guest (on a small machine those of the vmx_* tests); the two sides share one L1, unless a
+# test takes it down.
 l1_up() { # SIDE
 	vm_alive l1 && return
-	MEM=3072 l1_start || fail "no L1"
+	MEM=$(small && echo 768 || echo 3072) l1_start || fail "no L1"
 	[ "$1" = legacy ] || attach
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * L1 changes a batch of runs while L0 reads it.  One vCPU sends MAPs of a batch,
+ * Batches of runs.  First, L1 changes one while L0 reads it.  One vCPU sends MAPs of a batch,
  * the other one goes on writing to its runs, field by field: of two valid values
  * one, or one of those that are never valid.  Whatever mixture L0 met, what it
  * accepted is made of valid values: L2 finds pages of the run's own four or
@@ -11,6 +11,8 @@
  *   seed=N
  *   bad=1      among the valid values is a page too many, or with bad=2 X: must fail
  */
+#include <linux/bitops.h>
+
 #include "kpop_test.h"
 
 #define TOKEN		token_of(0)
@@ -214,7 +216,125 @@ static bool check_tables(struct tvm *t, u64 *checks)
 	return true;
 }
 
-int main(int argc, char **argv)
+/* ---- a batch and the VMM's dirty ring ---- */
+
+#define RING_ENTRIES	256
+#define RING_RUNS	KPOP_MAP_MAX_RUNS	/* page i of the window is page i of the pool */
+#define RING_BATCH	RING_RUNS		/* the batch's page in the pool */
+#define RING_FILL	(RING_BATCH + 1)	/* L1 itself writes these ... */
+#define RING_NFILL	180			/* ... so many; the ring is full at 192 */
+#define RING_ROUNDS	8
+
+static u64 l2_write_all(u64 round, u64 unused)
+{
+	u64 i;
+
+	for (i = 0; i < RING_RUNS; i++)
+		WRITE_ONCE(*(u64 *)l2_gva(i), round << 32 | i);
+	return 0;
+}
+
+static void send_written(u64 round)
+{
+	struct kpop_map_run *runs = (void *)pool_ptr(RING_BATCH);
+	u64 i, first = 0;
+	long r;
+
+	for (i = 0; i < RING_RUNS; i++)
+		runs[i] = (struct kpop_map_run){ l2_gfn(i), pool_gfn(i), 1,
+			KPOP_MAP_R | KPOP_MAP_W | KPOP_MAP_WRITTEN };
+	for (i = 0; i < RING_NFILL; i++)
+		*pool_ptr(RING_FILL + i) = round;
+	while (first < RING_RUNS) {
+		r = kvm_hypercall(KVM_HC_KPOP_MMU_MAP, TOKEN | KPOP_MAP_BATCH,
+				  POOL_GPA + RING_BATCH * KST_PAGE, RING_RUNS, first);
+		__GUEST_ASSERT(r > 0 || r == -EAGAIN, "a batch of written pages: %ld", r);
+		if (r > 0)
+			first = KPOP_MAP_DONE(r);
+	}
+}
+
+static void l1_fills_ring(u64 cpu, struct l1_shared *sh)
+{
+	struct l2 *l2 = sh->l2[0];
+	u64 round;
+
+	l1_virt_on(l2);
+	l2_on_kpop(l2, TOKEN, KVM_ID, 0);
+	for (round = 1; round <= RING_ROUNDS; round++) {
+		GUEST_SYNC(round);
+		send_written(round);
+		__GUEST_ASSERT(l2_call(l2, l2_write_all, round, 0) == L2_EXIT_CALL,
+			       "L2 left with 0x%lx at 0x%lx", l2->exit.raw, l2->exit.gpa);
+		kpop_unmap(KVM_ID, l2_gfn(0), RING_RUNS);
+	}
+	GUEST_SYNC(round);
+	GUEST_DONE();
+}
+
+static u32 ring_take(struct tvm *t, u32 next, unsigned long *seen)
+{
+	struct kvm_dirty_gfn *ring = vcpu_map_dirty_ring(t->vcpus[0]), *e;
+
+	for (;; next++) {
+		e = &ring[next % RING_ENTRIES];
+		if (__atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) != KVM_DIRTY_GFN_F_DIRTY)
+			break;
+		if (e->slot == POOL_SLOT && e->offset < RING_RUNS)
+			__set_bit(e->offset, seen);
+		__atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+	}
+	kvm_vm_reset_dirty_ring(t->vm);
+	return next;
+}
+
+static u64 ring_missing(struct tvm *t, const unsigned long *seen, u64 round)
+{
+	u64 i, n = 0;
+
+	for (i = 0; i < RING_RUNS; i++)
+		n += *tvm_pool(t, i) != (round << 32 | i) || !test_bit(i, seen);
+	return n;
+}
+
+static void test_ring(void)
+{
+	struct tvm_opts o = { .guest = { l1_fills_ring }, .nr_l2 = 1,
+			      .ring_bytes = RING_ENTRIES * sizeof(struct kvm_dirty_gfn) };
+	unsigned long seen[RING_RUNS / 64] = {};
+	u64 missing = 0, full = 0, round = 0;
+	struct policy p;
+	struct ucall uc;
+	struct tvm *t;
+	u32 next = 0;
+
+	t = tvm_create(&o);
+	policy_serve(&p, "kpop_base", t);
+	vm_mem_region_set_flags(t->vm, POOL_SLOT, KVM_MEM_LOG_DIRTY_PAGES);
+	for (;;) {
+		vcpu_run(t->vcpus[0]);
+		next = ring_take(t, next, seen);
+		if (t->vcpus[0]->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL) {
+			full++;
+			continue;
+		}
+		if (get_ucall(t->vcpus[0], &uc) != UCALL_SYNC)
+			break;
+		if (round)
+			missing += ring_missing(t, seen, round);
+		round = uc.args[1];
+		memset(seen, 0, sizeof(seen));
+	}
+	if (uc.cmd == UCALL_ABORT)
+		REPORT_GUEST_ASSERT(uc);
+	kst_check(round == RING_ROUNDS + 1 && !missing && full, "a ring of %d entries, %" PRIu64
+		  " times full: %" PRIu64 " pages that L2 wrote are not in it", RING_ENTRIES, full,
+		  missing);
+	policy_stop(&p, t);
+	tvm_free(t);
+}
+
+static void test_changed(int argc, char **argv)
 {
 	struct tvm_opts o = { .guest = { l1_sends, l1_flips }, .nr_l2 = 1 };
 	struct kvm_kpop_info info;
@@ -222,7 +342,6 @@ int main(int argc, char **argv)
 	struct tvm *t;
 	u64 checks = 0;
 
-	kst_begin("kpop_batch_test", 600);
 	t = tvm_create(&o);
 	kpop_info(t, &info);
 	t->sh->param[P_ROUNDS] = kst_param(argc, argv, "rounds", 150);
@@ -239,5 +358,12 @@ int main(int argc, char **argv)
 	policy_stop(&p, t);
 	kst_check(kpop_none_left(t, &info), "nothing left (%llu bytes)", info.bytes);
 	tvm_free(t);
+}
+
+int main(int argc, char **argv)
+{
+	kst_begin("kpop_batch_test", 600);
+	test_changed(argc, argv);
+	test_ring();
 	return kst_end();
 }

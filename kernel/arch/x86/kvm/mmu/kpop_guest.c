@@ -407,6 +407,15 @@ void kpop_guest_destroy_vcpu(struct kvm_vcpu *vcpu)
 }
 
 /*
+ * To L0 private memory of a guest_memfd is L1's as any other, and a conversion an
+ * UNMAP.  What SEV encrypts L0 can neither read nor map for it.
+ */
+static bool kpop_guest_takes_type(unsigned long type)
+{
+	return type == KVM_X86_DEFAULT_VM || type == KVM_X86_SW_PROTECTED_VM;
+}
+
+/*
  * A VM that is created while L0 offers KPOP uses it; no memslot, vCPU or root
  * exists yet.  What goes wrong here means: not on KPOP.
  */
@@ -416,7 +425,7 @@ void kpop_guest_init_vm(struct kvm *kvm)
 	long limit;
 
 	/* A token with an encryption bit in it is not the page's address. */
-	if (!tdp_mmu_enabled || kvm->arch.vm_type != KVM_X86_DEFAULT_VM ||
+	if (!tdp_mmu_enabled || !kpop_guest_takes_type(kvm->arch.vm_type) ||
 	    sme_get_me_mask() || !kpop_guest_available())
 		return;
 

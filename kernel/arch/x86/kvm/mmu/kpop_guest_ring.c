@@ -142,7 +142,7 @@ static void kpop_guest_ring_flush(struct kvm_vcpu *vcpu)
 	spin_lock(&kg->ring_lock);
 	/* If there is no room this vCPU has not been in L2 since it was so. */
 	if (ring->size - (ring->dirty_index - READ_ONCE(ring->reset_index)) >=
-	    kpop_guest_ring_max(vcpu->kvm))
+	    kvm_dirty_ring_get_rsvd_entries() + kpop_guest_ring_max(vcpu->kvm))
 		n = kpop_guest_ring_take(vcpu->kvm);
 	for (i = 0; i < n; i++)
 		kpop_guest_ring_push(vcpu->kvm, kg->taken[i]);

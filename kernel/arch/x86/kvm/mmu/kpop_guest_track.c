@@ -62,8 +62,12 @@ static long kpop_guest_track(struct kvm *kvm, u64 op, int as_id, gfn_t gfn,
 /* Does L0 note each write of L2 to a slot, so that L1 need not see it? */
 bool kpop_guest_logs(struct kvm *kvm, const struct kvm_memory_slot *slot)
 {
-	return slot->arch.kpop && READ_ONCE(slot->arch.kpop->logged) &&
-	       !(kvm->dirty_ring_size && READ_ONCE(kvm->arch.kpop_guest->ring_lost));
+	if (!slot->arch.kpop || !READ_ONCE(slot->arch.kpop->logged))
+		return false;
+
+	/* With a bitmap it was logged before there was a ring: L0's log fills that. */
+	return !kvm->dirty_ring_size ||
+	       (!slot->dirty_bitmap && !READ_ONCE(kvm->arch.kpop_guest->ring_lost));
 }
 
 /* Return: does L0 log the slot? */
