@@ -1,8 +1,9 @@
-# l1_debug.sh NAME...: KVM selftests (selftests/upstream) in L1 on KPOP, for an L1 with the debug kernel: what is asked here is
-# whether its log stays clean, which the rig sees to.
+# upstream_debug.sh NAME...: KVM selftests (selftests/upstream) in L1 on KPOP, where L0 or L1 has the debug kernel: what is asked
+# here is whether its log stays clean, which the rig sees to.
 . /kpop/lib.sh
 MEM=3072 l1_start || fail "no L1"
-l1 'zcat /proc/config.gz | grep -q ^CONFIG_PROVE_LOCKING=y' || fail "L1 does not have the debug kernel"
+debug='zcat /proc/config.gz | grep -q ^CONFIG_PROVE_LOCKING=y'
+eval "$debug" || l1 "$debug" || fail "neither L0 nor L1 has the debug kernel"
 attach
 for name in "$@"; do
 	maps=$(kvm_stat $(l1_pid) kpop_maps)
@@ -13,7 +14,7 @@ for name in "$@"; do
 	set -- ${line:-hang 0 0 0}
 	[ $1 = pass ] && [ $4 = 0 ] && [ $maps -gt 0 ] || fail "$name: $line, $maps MAPs"
 	echo "ok - $name: $2 s, $maps MAPs"
-	log_mark "l1_debug $name: $2 s"
+	log_mark "upstream_debug $name: $2 s"
 done
 [ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = 0 ] || fail "L0 made shadow pages"
 l1_stop || fail "L1 did not power off"
