@@ -20,11 +20,5 @@ in_l1() {
 	[ $failed = 0 ] || fail "$failed of $COUNT boots"
 }
 
-[ "$1" = in_l1 ] && { COUNT=$2; in_l1; exit 0; }
-if [ "$1" = kpop ]; then
-	case_in_l1 $((300 * $2)) boots.sh $2
-else
-	l1_start || fail "no L1"
-	T=$((300 * $2)) l1 "sh /kpop/cases/boots.sh in_l1 $2" || exit 1
-	l1_stop || fail "L1 did not power off"
-fi
+[ "$1" = in_l1 ] && { COUNT=$3; in_l1; exit 0; }
+case_in_l1 $((300 * $2)) boots.sh $1 $2

@@ -7,7 +7,7 @@ want_memory() { # WHAT [TASKSET ARGS]
 	shift
 	out=$(T=200 l2 "$* memtest $MIB 1") || fail "$what: $out"
 	[ "${out##* }" = "$WANT" ] || fail "$what: $out, not $WANT"
-	[ "$(kvm_stat $(vm_pid l2) kpop_guest_active)" = $ACTIVE ] || fail "$what: not on $SIDE any more"
+	want_side l2
 	echo "ok - $what, and L2's memory is right"
 }
 
@@ -38,7 +38,7 @@ balloon_until() { # MIB OPERATOR KIB
 }
 
 l2_end() {
-	[ "$(kvm_stat $(vm_pid l2) kpop_guest_fallbacks)" = 0 ] || fail "L1 fell back"
+	want_side l2
 	l2_stop || fail "L2 did not power off"
 }
 
@@ -80,14 +80,6 @@ in_l1() {
 }
 
 [ "$1" = in_l1 ] && SIDE=$2 WANT=$3 SHORT=$4 || SIDE=$1 SHORT=$2
-[ $SIDE = kpop ] && ACTIVE=1 || ACTIVE=0
 [ -z "$SHORT" ] && MIB=48 || MIB=16
 [ "$1" = in_l1 ] && { in_l1; exit 0; }
-WANT=$(memtest $MIB 1 | sed -n 's/.*checksum //p')
-if [ $SIDE = kpop ]; then
-	case_in_l1 800 life_l2.sh kpop $WANT $SHORT
-else
-	MEM=1536 l1_start || fail "no L1"
-	T=800 l1 "sh /kpop/cases/life_l2.sh in_l1 legacy $WANT $SHORT" || exit 1
-	l1_stop || fail "L1 did not power off"
-fi
+case_in_l1 800 life_l2.sh $SIDE $(memtest $MIB 1 | sed -n 's/.*checksum //p') $SHORT

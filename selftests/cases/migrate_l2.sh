@@ -1,13 +1,11 @@
-# An L1 user live-migrates a busy L2 on KPOP to a second QEMU on the same L1: what L2 writes meanwhile is found by the dirty
-# log that L0 keeps for L1, or L2's memory is wrong afterwards.
+# migrate_l2.sh kpop|legacy: an L1 user live-migrates a busy L2 to a second QEMU on the same L1: what L2 writes meanwhile is found by
+# the dirty log, which on KPOP L0 keeps for L1, or L2's memory is wrong afterwards.
 . /kpop/lib.sh
 MIB=48
-WANT=$2
 
 in_l1() {
-	on_kpop() { [ "$(kvm_stat $(vm_pid $1) kpop_guest_active)" = 1 ] || fail "$1 is not on KPOP"; }
 	MEM=256 l2_start || fail "no L2"
-	on_kpop l2
+	want_side l2
 	l2 "setsid sh -c 'memtest $MIB 1 25 >/tmp/out 2>&1; echo status \$? >>/tmp/out' </dev/null >/dev/null 2>&1 &"
 	NAME=l2b MEM=256 BOOT_SECONDS=0 l2_start -incoming unix:$RUN/migrate.sock || fail "no second QEMU"
 	sleep 5
@@ -26,7 +24,7 @@ in_l1() {
 	l2_kill
 	grep -E '^(Migration status|total time|downtime|normal|dirty sync count)' $RUN/migrate.info
 	[ "$(sed -n 's/^dirty sync count: //p' $RUN/migrate.info)" -ge 2 ] || fail "there was nothing to find in the log"
-	on_kpop l2b
+	want_side l2b
 	export NAME=l2b
 	i=0
 	while ! l2 "grep -q status /tmp/out"; do
@@ -41,6 +39,6 @@ in_l1() {
 	l2_stop || fail "the migrated L2 did not power off"
 }
 
-[ "$1" = in_l1 ] && { in_l1; exit 0; }
-case_in_l1 800 migrate_l2.sh $(memtest $MIB 1 | sed -n 's/.*checksum //p')
+[ "$1" = in_l1 ] && { SIDE=$2 WANT=$3; in_l1; exit 0; }
+case_in_l1 800 migrate_l2.sh $1 $(memtest $MIB 1 | sed -n 's/.*checksum //p')
 echo "ok - L2 was migrated while it wrote, and its memory is right"

@@ -1,14 +1,14 @@
-# L1's own memory management under a running L2 on KPOP that verifies its memory: swap out and in, KSM, THP split and collapse.
+# reclaim_l1.sh kpop|legacy: L1's own memory management under a running L2 that verifies its memory: swap out and in, KSM, THP split
+# and collapse.
 . /kpop/lib.sh
 MIB=64
-WANT=$2
 
 vmstat() { sed -n "s/^$1 //p" /proc/vmstat; }
 
 in_l1() {
 	modprobe zram && echo 400M >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0 || fail "no swap"
 	MEM=256 l2_start || fail "no L2"
-	[ "$(kvm_stat $(vm_pid l2) kpop_guest_active)" = 1 ] || fail "L2 is not on KPOP"
+	want_side l2
 	local huge
 	huge=$(sed -n 's/^AnonHugePages: *\([0-9]*\).*/\1/p' /proc/$(vm_pid l2)/smaps_rollup)
 	[ "$huge" -gt 0 ] || fail "L1 gives L2 no huge page: nothing to split"
@@ -62,9 +62,9 @@ in_l1() {
 	collapsed=$(($(vmstat thp_collapse_alloc) - collapsed))
 	[ $collapsed -gt 0 ] || fail "khugepaged collapsed nothing"
 	echo "ok - L2's memory is right, khugepaged made $collapsed huge pages"
-	[ "$(kvm_stat $(vm_pid l2) kpop_guest_fallbacks)" = 0 ] || fail "L1 fell back"
+	want_side l2
 	l2_stop || fail "L2 did not power off"
 }
 
-[ "$1" = in_l1 ] && { in_l1; exit 0; }
-case_in_l1 800 reclaim_l1.sh $(memtest $MIB 1 | sed -n 's/.*checksum //p')
+[ "$1" = in_l1 ] && { SIDE=$2 WANT=$3; in_l1; exit 0; }
+case_in_l1 800 reclaim_l1.sh $1 $(memtest $MIB 1 | sed -n 's/.*checksum //p')

@@ -291,14 +291,25 @@ on_both() {
 	[ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = "$shadow" ] || fail "L0 made shadow pages for an L2 on KPOP"
 }
 
-# case_in_l1 SECONDS CASE ARGS...: the part of a case that is its function in_l1, in an L1 with a policy, where L0 must
-# shadow nothing. CASE has, behind that function: [ "$1" = in_l1 ] && { in_l1; exit 0; }
+# case_in_l1 SECONDS CASE kpop|legacy ARGS...: the part of a case that is its function in_l1, in an L1 with a policy, where L0 must
+# shadow nothing, or in one without. CASE has, behind that function: [ "$1" = in_l1 ] && { SIDE=$2 ...; in_l1; exit 0; }
 case_in_l1() {
-	local secs=$1 case=$2
-	shift 2
+	local secs=$1 case=$2 side=$3
+	shift 3
 	MEM=1536 l1_start || fail "no L1"
-	attach
-	T=$secs l1 "sh /kpop/cases/$case in_l1 $*" || exit 1
-	[ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = 0 ] || fail "L0 made shadow pages"
+	case $side in
+	kpop) attach ;;
+	legacy) ;;
+	*) fail "kpop or legacy, not '$side'" ;;
+	esac
+	T=$secs l1 "sh /kpop/cases/$case in_l1 $side $*" || exit 1
+	[ $side = legacy ] || [ "$(kvm_stat $(l1_pid) mmu_cache_miss)" = 0 ] || fail "L0 made shadow pages"
+	[ $side = kpop ] || [ "$(kvm_stat $(l1_pid) kpop_maps)" = 0 ] || fail "that was not legacy paging"
 	l1_stop || fail "L1 did not power off"
+}
+
+# In L1: the VM is paged as SIDE, kpop or legacy, says, and has always been.
+want_side() { # NAME
+	[ "$(kvm_stat $(vm_pid $1) kpop_guest_active)" = $([ $SIDE = kpop ] && echo 1 || echo 0) ] || fail "$1 is not on $SIDE"
+	[ "$(kvm_stat $(vm_pid $1) kpop_guest_fallbacks)" = 0 ] || fail "L1 fell back"
 }
