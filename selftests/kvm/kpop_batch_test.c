@@ -201,21 +201,6 @@ static void l1_sends(u64 cpu, struct l1_shared *sh)
 
 /* ---- the host ---- */
 
-/* Returns false where there is no checker. */
-static bool check_tables(struct tvm *t, u64 *checks)
-{
-	struct kvm_kpop_check k = {};
-	u32 len = sizeof(k);
-
-	if (kpop_ctl(t->vm->fd, KVM_KPOP_OP_CHECK, 0, &k, &len))
-		return false;
-	++*checks;
-	if (k.wrong)
-		kst_check(false, "checker: %llu wrong, first: kind %u, L2 gfn 0x%llx, L1 gfn 0x%llx",
-			  k.wrong, k.what, k.l2_gfn, k.l1_gfn);
-	return true;
-}
-
 /* ---- a batch and the VMM's dirty ring ---- */
 
 #define RING_ENTRIES	256
@@ -350,11 +335,11 @@ static void test_changed(int argc, char **argv)
 	policy_serve(&p, "kpop_base", t);
 	tvm_start(t);
 	/* Not oftener: a check holds mmu_lock. */
-	while (!kst_wait(t->sh->stop, 1000) && check_tables(t, &checks))
-		;
+	while (!kst_wait(t->sh->stop, 1000) && kpop_check_tables(t))
+		checks++;
 	tvm_join(t);
-	if (check_tables(t, &checks))
-		kst_check(true, "L0's checker looked %" PRIu64 " times", checks);
+	if (kpop_check_tables(t))
+		kst_check(true, "L0's checker looked %" PRIu64 " times", checks + 1);
 	policy_stop(&p, t);
 	kst_check(kpop_none_left(t, &info), "nothing left (%llu bytes)", info.bytes);
 	tvm_free(t);

@@ -267,7 +267,7 @@ int kpop_spaces(struct tvm *t, struct kvm_kpop_space_info *to, int max);
 bool kpop_wait_state(int vm_fd, u32 state);
 void kpop_set_cap(struct tvm *t, u64 bytes);
 void kpop_set_only(int vm_fd, u64 only);
-void kpop_check_tables(struct tvm *t);
+bool kpop_check_tables(struct tvm *t);
 
 /* memcg.c: @group is below the root of the hierarchy */
 void memcg_make(const char *group);
