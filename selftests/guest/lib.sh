@@ -4,7 +4,7 @@
 #
 # Variables that a caller may set before l1_start or l2_start:
 #   NAME     which VM (default l1, l2); several may run at once
-#   MEM SMP  MiB and vCPUs (1536 and 2 for L1, 512 and 2 for L2; on a small machine 512, 128, and 1)
+#   MEM SMP  MiB and vCPUs (1536 and 2 for L1, 512 and 2 for L2; on a small machine 512, 128, and 1; 1 where L0 has the debug kernel)
 #   KVMOPT   options for kvm.ko in an L1, "opt=val opt=val"
 #   CMDLINE  more kernel command line
 #   CPU      QEMU's -cpu (host, without paravirtual EOI: see vm_start)
@@ -19,6 +19,9 @@ CGROUP=/sys/fs/cgroup
 LEVEL=${KPOP_LEVEL:-0}
 NEXT=$((LEVEL + 1))
 SLOW=${KPOP_SLOW:-1}
+# A debug kernel in L0 takes longer for an exit of L2 than it is from one tick of L1 and L2 to the next: they get nothing done but
+# ticks. From a periodic timer KVM gives them no more than 10 a second.
+[ $LEVEL != 0 ] || case $(uname -r) in *-debug) KPOP_FEW_TICKS=1 ;; esac
 AGENT_PORTS=6
 
 say() { echo "$*" >&2; }
@@ -89,7 +92,7 @@ vm_alive() { local p=$(vm_pid $1); [ -n "$p" ] && [ -d /proc/$p ] && ! grep -q '
 
 # vm_start NAME [QEMU ARGS]: returns when the agent answers.
 vm_start() {
-	local name=$1 i ports= logs cmdline mem smp kernel=bzImage
+	local name=$1 i ports= logs cmdline mem smp kernel=bzImage cpu=host,kvm-pv-eoi=off
 	shift
 	vm_alive $name && { say "$name runs already"; return 1; }
 	case $NEXT in
@@ -116,12 +119,16 @@ vm_start() {
 	cmdline="console=ttyS0 root=/dev/vda ro init=/kpop/init kpop.level=$NEXT kpop.name=$name"
 	cmdline="$cmdline panic=-1 hung_task_panic=0 rcupdate.rcu_cpu_stall_timeout=${STALL:-60} tsc=reliable no_timer_check loglevel=5"
 	[ $kernel = bzImage ] || cmdline="$cmdline no5lvl"	# see boot.sh
+	if [ -n "$KPOP_FEW_TICKS" ]; then
+		echo 100000 >/sys/module/kvm/parameters/min_timer_period_us
+		cmdline="$cmdline nohz=off highres=off" cpu=$cpu,-tsc-deadline smp=${SMP:-1}
+	fi
 	[ -n "$KVMOPT" ] && cmdline="$cmdline kpop.kvm=$(echo $KVMOPT | tr ' ' ,)"
 	# QEMU 7.2's TCG keeps the vector that a VMRUN injected as a pending exception until the guest's next exit, and may
 	# deliver it once more, interrupts off or not. An EOI that exits, the first thing that a handler does, leaves no room.
 	# A memcg of its own: what its kernel memory is, and may be, is seen there.
 	mkdir -p $CGROUP/$name
-	sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $CGROUP/$name qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-host,kvm-pv-eoi=off} -smp $smp -m $mem \
+	sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $CGROUP/$name qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-$cpu} -smp $smp -m $mem \
 		-nodefaults -no-user-config $([ "$REBOOT" = 1 ] || echo -no-reboot) -display none -monitor unix:$RUN/$name.mon,server=on,wait=off -L /usr/share/qemu \
 		-kernel /boot/$kernel -append "$cmdline $CMDLINE" \
 		-drive file=$KPOP_ROOT,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \
@@ -175,7 +182,7 @@ mon() { vagent ask $RUN/$1.mon "$2"; }
 vm_run() { # NAME CMD...
 	local name=$1 status=0
 	shift
-	vagent run -t $((${T:-120} * SLOW)) $RUN/$name.agent "export KPOP_SLOW=$SLOW; [ -e /kpop/lib.sh ] && . /kpop/lib.sh; $*" || status=$?
+	vagent run -t $((${T:-120} * SLOW)) $RUN/$name.agent "export KPOP_SLOW=$SLOW KPOP_FEW_TICKS=$KPOP_FEW_TICKS; [ -e /kpop/lib.sh ] && . /kpop/lib.sh; $*" || status=$?
 	[ $status != 124 ] || vm_where $name >&2
 	return $status
 }
