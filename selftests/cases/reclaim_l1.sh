@@ -1,7 +1,9 @@
 # reclaim_l1.sh kpop|legacy: L1's own memory management under a running L2 that verifies its memory: swap out and in, KSM, THP split
 # and collapse.
 . /kpop/lib.sh
-MIB=64
+MIB=64 SMALL=24
+# Where each fault takes the better part of a tick.
+[ -z "$KPOP_FEW_TICKS" ] || MIB=24 SMALL=8
 
 vmstat() { sed -n "s/^$1 //p" /proc/vmstat; }
 
@@ -18,7 +20,7 @@ in_l1() {
 	local busy=$! i=0 out in split
 	out=$(vmstat pswpout) in=$(vmstat pswpin) split=$(($(vmstat thp_split_page) + $(vmstat thp_swpout)))
 	while [ $i -lt 8 ]; do
-		echo 48M >$CGROUP/l2/memory.reclaim 2>/dev/null
+		echo $((MIB * 3 / 4))M >$CGROUP/l2/memory.reclaim 2>/dev/null
 		sleep 2
 		i=$((i + 1))
 	done
@@ -32,9 +34,9 @@ in_l1() {
 	echo 4000 >/sys/kernel/mm/ksm/pages_to_scan
 	echo 10 >/sys/kernel/mm/ksm/sleep_millisecs
 	echo 1 >/sys/kernel/mm/ksm/run
-	T=400 l2 "memtest 24 1 100000 still" >$RUN/one 2>&1 &
+	T=400 l2 "memtest $SMALL 1 100000 still" >$RUN/one 2>&1 &
 	local one=$!
-	T=400 l2 "memtest 24 1 100000 still" >$RUN/two 2>&1 &
+	T=400 l2 "memtest $SMALL 1 100000 still" >$RUN/two 2>&1 &
 	local two=$! most=0 n
 	i=0
 	while [ $i -lt 200 ] && [ $most = 0 ]; do
