@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Batches of runs.  First, L1 changes one while L0 reads it.  One vCPU sends MAPs of a batch,
- * the other one goes on writing to its runs, field by field: of two valid values
+ * Batches of runs.  First, L1 changes one while L0 reads it.  One vCPU sends MAPs
+ * of a batch, the other one goes on writing to its runs, field by field: of two valid values
  * one, or one of those that are never valid.  Whatever mixture L0 met, what it
  * accepted is made of valid values: L2 finds pages of the run's own four or
  * nothing, no page behind a run, no right to execute; no gfn led to what is not
@@ -199,8 +199,6 @@ static void l1_sends(u64 cpu, struct l1_shared *sh)
 	GUEST_DONE();
 }
 
-/* ---- the host ---- */
-
 /* ---- a batch and the VMM's dirty ring ---- */
 
 #define RING_ENTRIES	256
@@ -318,6 +316,8 @@ static void test_ring(void)
 	policy_stop(&p, t);
 	tvm_free(t);
 }
+
+/* ---- the host, for the first ---- */
 
 static void test_changed(int argc, char **argv)
 {
