@@ -7,6 +7,7 @@
 #   MEM SMP  MiB and vCPUs (1536 and 2 for L1, 512 and 2 for L2; on a small machine 512, 128, and 1; 1 where L0 has the debug kernel)
 #   KVMOPT   options for kvm.ko in an L1, "opt=val opt=val"
 #   CMDLINE  more kernel command line
+#   MACHINE  QEMU's -machine (PLAIN_MACHINE)
 #   CPU      QEMU's -cpu (host, without paravirtual EOI: see vm_start)
 #   ACCEL    kvm
 #   BOOT_SECONDS  until the agent must answer; 0: it is not waited for
@@ -23,6 +24,7 @@ SLOW=${KPOP_SLOW:-1}
 # ticks. From a periodic timer KVM gives them no more than 10 a second.
 [ $LEVEL != 0 ] || case $(uname -r) in *-debug) KPOP_FEW_TICKS=1 ;; esac
 AGENT_PORTS=6
+PLAIN_MACHINE=q35,sata=off,smbus=off,i8042=off,vmport=off
 
 say() { echo "$*" >&2; }
 skip() { echo "$*"; exit 4; }
@@ -128,7 +130,7 @@ vm_start() {
 	# deliver it once more, interrupts off or not. An EOI that exits, the first thing that a handler does, leaves no room.
 	# A memcg of its own: what its kernel memory is, and may be, is seen there.
 	mkdir -p $CGROUP/$name
-	sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $CGROUP/$name qemu-system-x86_64 -name $name -machine ${MACHINE:-q35,sata=off,smbus=off,i8042=off,vmport=off} -accel ${ACCEL:-kvm} -cpu ${CPU:-$cpu} -smp $smp -m $mem \
+	sh -c 'echo $$ >$0/cgroup.procs; exec "$@"' $CGROUP/$name qemu-system-x86_64 -name $name -machine ${MACHINE:-$PLAIN_MACHINE} -accel ${ACCEL:-kvm} -cpu ${CPU:-$cpu} -smp $smp -m $mem \
 		-nodefaults -no-user-config $([ "$REBOOT" = 1 ] || echo -no-reboot) -display none -monitor unix:$RUN/$name.mon,server=on,wait=off -L /usr/share/qemu \
 		-kernel /boot/$kernel -append "$cmdline $CMDLINE" \
 		-drive file=$KPOP_ROOT,format=raw,readonly=on,if=none,id=root,file.locking=off -device virtio-blk-pci,drive=root \

@@ -238,6 +238,9 @@ static void l1_main(u64 cpu, struct l1_shared *sh)
 	G_EXPECT(kpop_unload_holder(TOKEN, h, KVM_ID, 0), -ENOENT, "the same twice");
 	G_EXPECT(kpop_unload_root(TOKEN, KVM_ID, 0), 0, "UNLOAD of the root");
 	G_EXPECT(kpop_unload_root(TOKEN, KVM_ID, 0), -ENOENT, "the same twice");
+	G_EXPECT(kpop_load(TOKEN, h, KVM_ID, 0), 0, "LOAD once more");
+	G_EXPECT(kpop_unload_root(TOKEN, KVM_ID + 1, 1), 0, "UNLOAD of the root as another VM's");
+	G_EXPECT(kpop_unload_root(TOKEN, KVM_ID, 0), -ENOENT, "it is gone");
 	G_EXPECT(kpop_query(KPOP_QUERY_RESET), 0, "RESET");
 	GUEST_DONE();
 }

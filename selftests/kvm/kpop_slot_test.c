@@ -3,8 +3,12 @@
  * This one runs in L1, as an ordinary VMM, and does with memslots what no test of
  * the kernel's does, whatever pages L2.  A slot whose writes are logged moves:
  * what L2 wrote at the old place, and was not asked for yet, is in the log of the
- * new one.  A read-only slot: L2 reads what is there now, its writes are MMIO.
+ * new one.  A read-only slot: L2 reads what is there now, its writes are MMIO.  A
+ * slot goes while L2 reads it, of shared memory and of private (guest_memfd): L2
+ * reads it no more.
  */
+#include <pthread.h>
+#include <unistd.h>
 #include <linux/bitmap.h>
 
 #include "test_util.h"
@@ -152,9 +156,97 @@ static void test_read_only(void)
 	kvm_vm_free(vm);
 }
 
+/* ---- deleted ---- */
+
+#define DELETES		20
+#define WAIT_MS		60000UL
+
+static u64 reads;
+
+static void l2_reads(void)
+{
+	for (;;) {
+		*(volatile u64 *)FROM;
+		WRITE_ONCE(reads, reads + 1);
+	}
+}
+
+struct reader {
+	struct kvm_vcpu *vcpu;
+	volatile bool out;
+};
+
+static void *run_reader(void *arg)
+{
+	struct reader *r = arg;
+
+	_vcpu_run(r->vcpu);
+	r->out = true;
+	return NULL;
+}
+
+/* Bounded: an L2 that goes on with what it was denied would hang its test. */
+#define wait_for(cond, what, ...)						\
+do {										\
+	u64 __ms = 0;								\
+										\
+	for (; !(cond) && __ms < WAIT_MS; __ms += 10)				\
+		usleep(10000);							\
+	TEST_ASSERT(cond, what, ##__VA_ARGS__);					\
+} while (0)
+
+static void test_delete(unsigned long type, u32 flags, u32 reason)
+{
+	struct vm_shape shape = { .mode = VM_MODE_DEFAULT, .type = type };
+	const char *kind = flags ? "private" : "shared";
+	struct reader r = {};
+	struct kvm_regs regs;
+	volatile u64 *count;
+	pthread_t thread;
+	struct kvm_vm *vm;
+	u64 was;
+	int i;
+
+	vm = vm_create_shape_with_one_vcpu(shape, &r.vcpu, l2_reads);
+	virt_map(vm, FROM, FROM, PAGES);
+	count = addr_gva2hva(vm, (vm_vaddr_t)&reads);
+	/*
+	 * No interrupt is for L2.  But Bochs takes none at all from a VMX guest that
+	 * was entered with IF clear and does not exit by itself.
+	 */
+	vcpu_regs_get(r.vcpu, &regs);
+	regs.rflags |= BIT(9);
+	vcpu_regs_set(r.vcpu, &regs);
+	for (i = 0; i < DELETES; i++) {
+		vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, FROM, SLOT, PAGES, flags);
+		if (flags)
+			vm_mem_set_private(vm, FROM, PAGES * 4096);
+		r.out = false;
+		was = *count;
+		pthread_create(&thread, NULL, run_reader, &r);
+		wait_for(*count > was + 1000 || r.out, "%s, round %d: L2 does not read", kind, i);
+		TEST_ASSERT(!r.out, "%s, round %d: exit %u of L2", kind, i, r.vcpu->run->exit_reason);
+		vm_mem_region_delete(vm, SLOT);
+		was = *count;
+		wait_for(r.out, "%s, round %d: L2 has read what is gone %lu times", kind, i,
+			 *count - was);
+		pthread_join(thread, NULL);
+		TEST_ASSERT_EQ(r.vcpu->run->exit_reason, reason);
+		TEST_ASSERT_EQ(flags ? r.vcpu->run->memory_fault.gpa : r.vcpu->run->mmio.phys_addr,
+			       FROM);
+	}
+	printf("ok - a memslot (%s memory) deleted %d times while L2 read it\n", kind, i);
+	kvm_vm_free(vm);
+}
+
 int main(int argc, char **argv)
 {
 	test_move();
 	test_read_only();
+	test_delete(KVM_X86_DEFAULT_VM, 0, KVM_EXIT_MMIO);
+	if (kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(KVM_X86_SW_PROTECTED_VM))
+		test_delete(KVM_X86_SW_PROTECTED_VM, KVM_MEM_GUEST_MEMFD, KVM_EXIT_MEMORY_FAULT);
+	else
+		printf("# KVM has no VMs of the software-protected type\n");
 	return 0;
 }

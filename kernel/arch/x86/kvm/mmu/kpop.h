@@ -245,6 +245,7 @@ static inline struct kpop_vm *kpop_vm(struct kvm *kvm)
 
 int kpop_charge(struct kpop_vm *kv, u64 bytes);
 void kpop_uncharge(struct kpop_vm *kv, u64 bytes);
+
 /*
  * One more in a statistic of the VM.  As with KVM's own, two vCPUs at once may count
  * one: that is what data_race() says.

@@ -161,10 +161,17 @@ void kpop_guest_free_slot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	kpop_guest_forget(kvm, slot, PG_LEVEL_4K, &start, &end);
 
 	kpop_guest_free_nx(kvm, slot);
+	/*
+	 * A slot whose creation fails may be in its guest_memfd, and a hole be
+	 * punched there, which holds nothing but mmu_lock.
+	 */
+	write_lock(&kvm->mmu_lock);
+	slot->arch.kpop = NULL;
+	write_unlock(&kvm->mmu_lock);
+
 	for (i = 0; i < KVM_NR_PAGE_SIZES; i++)
 		vfree(ks->offered[i]);
 	kfree(ks);
-	slot->arch.kpop = NULL;
 }
 
 /*

@@ -28,8 +28,9 @@ struct kpop_load_ctx {
 
 /**
  * struct kpop_unload_ctx - L1 dropped a binding or a whole address space
- * @kvm_id: L1's number of the L2 VM
- * @as_id: 0, or 1 for the L2's SMM
+ * @kvm_id: L1's number of the L2 VM; of a whole space what LOAD said, of a binding
+ *	what L1 says now
+ * @as_id: 0, or 1 for the L2's SMM; the same is true of it
  * @token: L1 GPA of the root page
  * @vcpu_holder: the binding that is gone, or 0 with the whole space
  */
