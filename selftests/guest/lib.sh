@@ -58,10 +58,17 @@ kvm_load() {
 	$load ${dir}kvm-$vendor$ext $vopts || { say "kvm-$vendor did not load"; return 1; }
 }
 
+# What a policy holds goes some grace periods after its detach.
 kvm_unload() {
-	modprobe -r kvm_amd 2>/dev/null
-	modprobe -r kvm_intel 2>/dev/null
-	modprobe -r kvm
+	local i=0
+	while :; do
+		modprobe -r kvm_amd 2>/dev/null
+		modprobe -r kvm_intel 2>/dev/null
+		modprobe -r kvm 2>/dev/null && return
+		i=$((i + 1))
+		[ $i -lt 50 ] || { say "kvm.ko does not go: $(grep ^kvm /proc/modules)"; return 1; }
+		usleep 200000
+	done
 }
 
 kvm_reload() { kvm_unload && kvm_load "$@"; }
