@@ -63,7 +63,9 @@ static void *l2_thread(void *vcpu)
 
 static void l2_start(struct l2_vm *l2, enum vm_mem_backing_src_type src)
 {
-	half = laps = stop = 0;
+	half = 0;
+	laps = 0;
+	stop = 0;
 	l2->vm = vm_create_with_one_vcpu(&l2->vcpu, l2_code);
 	vm_userspace_mem_region_add(l2->vm, src, GPA, SLOT, PAGES, 0);
 	virt_map(l2->vm, GPA, GPA, PAGES);
@@ -162,7 +164,7 @@ static void damon_end(void)
 	damon_write("nr_kdamonds", "0");
 }
 
-/* Bytes of each half that DAMON has seen accesses to in its last interval, and of all that it watches. */
+/* Bytes of each half that DAMON saw accesses to in its last interval; returns all that it watches. */
 static u64 damon_look(void *mem, u64 *accessed)
 {
 	char path[200];
@@ -170,7 +172,7 @@ static u64 damon_look(void *mem, u64 *accessed)
 	u64 all = 0;
 	DIR *dir;
 
-	accessed[0] = accessed[1] = 0;
+	memset(accessed, 0, 2 * sizeof(*accessed));
 	damon_write("0/state", "update_schemes_tried_regions");
 	snprintf(path, sizeof(path), DAMON "0/contexts/0/schemes/0/tried_regions");
 	dir = opendir(path);
@@ -209,7 +211,7 @@ static void test_damon(enum vm_mem_backing_src_type src, const char *pages)
 			    accessed[!half] <= BYTES / 8)
 				break;
 		}
-		printf("# %s: L2 reads half %lu: after %lu intervals DAMON has accesses to %lu KiB of it, to %lu KiB of the other\n",
+		printf("# %s: L2 reads half %lu: after %lu intervals DAMON has accesses to %lu KiB, in the other half to %lu\n",
 		       pages, half, i + 1, accessed[half] >> 10, accessed[!half] >> 10);
 		TEST_ASSERT(i < LOOKS, "%s: of %lu KiB watched", pages, all >> 10);
 	}
