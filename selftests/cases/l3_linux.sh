@@ -19,4 +19,7 @@ in_l1() {
 }
 
 [ "$1" = in_l1 ] && { SIDE=$2 WANT=$3; in_l1; exit 0; }
-case_in_l1 4000 l3_linux.sh $1 $(memtest $MIB 1 | sed -n 's/.*checksum //p')
+MEM=1536 l1_start || fail "no L1"
+[ $1 = legacy ] || attach
+T=4000 l1 "sh /kpop/cases/l3_linux.sh in_l1 $1 $(memtest $MIB 1 | sed -n 's/.*checksum //p')" || exit 1
+l1_stop || fail "L1 did not power off"

@@ -308,7 +308,8 @@ on_both() {
 }
 
 # case_in_l1 SECONDS CASE kpop|legacy ARGS...: the part of a case that is its function in_l1, in an L1 with a policy, where L0 must
-# shadow nothing, or in one without. CASE has, behind that function: [ "$1" = in_l1 ] && { SIDE=$2 ...; in_l1; exit 0; }
+# shadow nothing (L2 has no guests: their tables it would), or in one without. CASE has, behind that function:
+# [ "$1" = in_l1 ] && { SIDE=$2 ...; in_l1; exit 0; }
 case_in_l1() {
 	local secs=$1 case=$2 side=$3
 	shift 3
