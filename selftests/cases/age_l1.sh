@@ -16,7 +16,8 @@ in_l1() {
 }
 
 [ "$1" = in_l1 ] && { in_l1; exit 0; }
-MEM=768 l1_start || fail "no L1"
+# One vCPU: with two on one CPU of L0 each page of L2 that is made old costs an IPI to who waits for his turn.
+MEM=768 SMP=1 l1_start || fail "no L1"
 age() { T=300 l1 "sh /kpop/cases/age_l1.sh in_l1"; }
 on_both age
 l1_stop || fail "L1 did not power off"

@@ -96,7 +96,7 @@ must "no shadow pages in L0" $(is "$SHADOW" = 0) "mmu_cache_miss grew by $SHADOW
 kpopctl status --name l1
 
 # The swap, under load.
-T=$((STRESS_SECONDS + 300)) l1 "T=$((STRESS_SECONDS + 300)) l2 'cd /tmp; stress-ng --vm 2 --vm-bytes ${MIB}M --vm-method all \
+T=$((STRESS_SECONDS + 300)) l1 "T=$((STRESS_SECONDS + 240)) l2 'cd /tmp; stress-ng --vm 2 --vm-bytes ${MIB}M --vm-method all \
 	--verify --timeout $STRESS_SECONDS --temp-path /tmp --metrics-brief; echo stress status \$?'" >$RUN/stress 2>&1 &
 stress=$!
 sleep $((STRESS_SECONDS / 3))
