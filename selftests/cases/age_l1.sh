@@ -4,8 +4,7 @@
 
 in_l1() {
 	local lru
-	grep -q zram /proc/swaps ||
-		{ modprobe zram && echo 200M >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0; } || fail "no swap"
+	swap_on 200M
 	/kpop/kvm/kpop_age_test damon || fail "DAMON"
 	for lru in 0 7; do
 		echo $lru >/sys/kernel/mm/lru_gen/enabled

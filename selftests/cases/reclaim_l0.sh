@@ -166,7 +166,7 @@ memslots() {
 	l2_is_well "40 times a memslot came and went"
 }
 
-modprobe zram && echo 1G >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0 || fail "no swap"
+swap_on 1G
 trap cleanup EXIT
 WANT_SMALL=$(want 8) WANT_BUSY=$(want $BUSY) WANT_STILL=$(want $STILL) WANT_L1=$(want 128)
 export MEM SMP=1

@@ -8,7 +8,7 @@ MIB=64 SMALL=24
 vmstat() { sed -n "s/^$1 //p" /proc/vmstat; }
 
 in_l1() {
-	modprobe zram && echo 400M >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0 || fail "no swap"
+	swap_on 400M
 	MEM=256 l2_start || fail "no L2"
 	want_side l2
 	local huge

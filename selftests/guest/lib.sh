@@ -226,6 +226,12 @@ vm_stop() {
 	vm_gone $1
 }
 
+# Swap of this level, on zram; once.
+swap_on() { # SIZE
+	grep -q zram /proc/swaps && return
+	modprobe zram && echo $1 >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0 || fail "no swap"
+}
+
 # Reuse a running VM that was started the same way, else start it anew.
 vm_need() {
 	local name=$1 sig

@@ -80,11 +80,8 @@ static void l2_lap(struct l2_vm *l2)
 {
 	volatile u64 *count = addr_gva2hva(l2->vm, (vm_vaddr_t)&laps);
 	u64 end = *count + 2;
-	int i;
 
-	for (i = 0; *count < end && i < 6000; i++)
-		usleep(5000);
-	TEST_ASSERT(*count >= end, "L2 does not go on");
+	TEST_ASSERT(kst_wait(*count >= end, 30000), "L2 does not go on");
 }
 
 static void l2_end(struct l2_vm *l2)

@@ -8,12 +8,12 @@
  * reads it no more.
  */
 #include <pthread.h>
-#include <unistd.h>
 #include <linux/bitmap.h>
 
 #include "test_util.h"
 #include "kvm_util.h"
 #include "processor.h"
+#include "lib/kpop_test.h"
 
 #define SLOT	10
 #define PAGES	1024UL
@@ -159,11 +159,11 @@ static void test_read_only(void)
 /* ---- deleted ---- */
 
 #define DELETES		20
-#define WAIT_MS		60000UL
+#define WAIT_MS		60000UL		/* an L2 that goes on would hang its test */
 
 static u64 reads;
 
-static void l2_reads(void)
+static void l2_reads_on(void)
 {
 	for (;;) {
 		*(volatile u64 *)FROM;
@@ -185,16 +185,6 @@ static void *run_reader(void *arg)
 	return NULL;
 }
 
-/* Bounded: an L2 that goes on with what it was denied would hang its test. */
-#define wait_for(cond, what, ...)						\
-do {										\
-	u64 __ms = 0;								\
-										\
-	for (; !(cond) && __ms < WAIT_MS; __ms += 10)				\
-		usleep(10000);							\
-	TEST_ASSERT(cond, what, ##__VA_ARGS__);					\
-} while (0)
-
 static void test_delete(unsigned long type, u32 flags, u32 reason)
 {
 	struct vm_shape shape = { .mode = VM_MODE_DEFAULT, .type = type };
@@ -207,7 +197,7 @@ static void test_delete(unsigned long type, u32 flags, u32 reason)
 	u64 was;
 	int i;
 
-	vm = vm_create_shape_with_one_vcpu(shape, &r.vcpu, l2_reads);
+	vm = vm_create_shape_with_one_vcpu(shape, &r.vcpu, l2_reads_on);
 	virt_map(vm, FROM, FROM, PAGES);
 	count = addr_gva2hva(vm, (vm_vaddr_t)&reads);
 	/*
@@ -224,12 +214,12 @@ static void test_delete(unsigned long type, u32 flags, u32 reason)
 		r.out = false;
 		was = *count;
 		pthread_create(&thread, NULL, run_reader, &r);
-		wait_for(*count > was + 1000 || r.out, "%s, round %d: L2 does not read", kind, i);
+		TEST_ASSERT(kst_wait(*count > was + 1000 || r.out, WAIT_MS), "%s, round %d: L2 does not read", kind, i);
 		TEST_ASSERT(!r.out, "%s, round %d: exit %u of L2", kind, i, r.vcpu->run->exit_reason);
 		vm_mem_region_delete(vm, SLOT);
 		was = *count;
-		wait_for(r.out, "%s, round %d: L2 has read what is gone %lu times", kind, i,
-			 *count - was);
+		TEST_ASSERT(kst_wait(r.out, WAIT_MS), "%s, round %d: L2 has read what is gone %lu times",
+			    kind, i, *count - was);
 		pthread_join(thread, NULL);
 		TEST_ASSERT_EQ(r.vcpu->run->exit_reason, reason);
 		TEST_ASSERT_EQ(flags ? r.vcpu->run->memory_fault.gpa : r.vcpu->run->mmio.phys_addr,
